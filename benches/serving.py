@@ -20,7 +20,7 @@ import httpx2
 import numpy as np
 import polars as pl
 
-from darkvocab.measures.verdict import Verdict, judge
+from darkvocab.measures.verdict import Verification, judge
 from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import read_records
 from darkvocab.verification.run import Verify
@@ -59,7 +59,7 @@ def served_rate(model: Path, address: str) -> dict[str, float]:
     return {name: len(tokens) * len(frames) / spent for name, spent in seconds.items()}
 
 
-def verdict_of(model: Path, folder: Path, **given: Any) -> tuple[pl.DataFrame, Verdict]:
+def verdict_of(model: Path, folder: Path, **given: Any) -> tuple[pl.DataFrame, Verification]:
     """Return the answers of a run, and what they come to."""
     Verify(source=str(model), **ASKED, **given).run(folder)
     return read_records(folder), judge(read_records(folder), read_manifest(folder)["parameters"])

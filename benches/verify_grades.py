@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import darkvocab
-from darkvocab.measures.verdict import Verdict, judge
+from darkvocab.measures.verdict import Verification, judge
 from darkvocab.runs.folder import read_manifest
 from darkvocab.runs.records import read_records
 
@@ -56,7 +56,7 @@ def between(rng: np.random.Generator, n: int, of: int) -> np.ndarray:
     return rng.beta(n + 0.5, of - n + 0.5, 20_000)
 
 
-def show(candidates: dict[str, set[int]], verdict: Verdict, strata: list[int]) -> None:
+def show(candidates: dict[str, set[int]], verdict: Verification, strata: list[int]) -> None:
     """Print a row for each who names tokens: on how many the model fails, and the part of all known failures."""
     asked = verdict.tokens.filter(pl.col("group") != "control").unique("token", keep="first", maintain_order=True)
     below = {limit: set(asked.filter(pl.col("p_max") < limit)["token"]) for limit in (FAILS, 0.001)}

@@ -69,11 +69,11 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess:
 def commands(document: str) -> list[tuple[str, str]]:
     """Commands of the console blocks, each with what is printed below it."""
     blocks = re.findall(r"```console\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-    found = []
+    result = []
     for block in blocks:
         for command, printed in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
-            found.append((command, printed))
-    return found
+            result.append((command, printed))
+    return result
 
 
 def matches(printed: str, expected: str) -> bool:
@@ -88,9 +88,9 @@ def matches(printed: str, expected: str) -> bool:
 def test_every_command_runs_and_prints_what_is_printed(copy):
     n_compared = 0
     for document in DOCUMENTS:
-        found = commands(document)
-        assert found, document
-        for command, expected in found:
+        result = commands(document)
+        assert result, document
+        for command, expected in result:
             if command in NOT_RUN:
                 continue
             ran = run(command, copy)
@@ -172,6 +172,11 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert "docs/images" not in index
     fetched = re.findall(r'(?:src|href)="(https?://[^"]+)"', index)
     assert [address for address in fetched if not address.startswith("https://squidfunk.github.io")] == []
+    for page in (tmp_path / "site").rglob("*.html"):
+        assert not re.search(r'<(?:script|img|link)\b[^>]+(?:src|href)="https?://', page.read_text()), page
+    real_model = (tmp_path / "site/notebooks/real_model.html").read_text()
+    assert "ManagementPlaneProtection" in real_model
+    assert 'src="data:image/png;base64,' in real_model
     for wing in (darkvocab, darkvocab.checkpoints, darkvocab.training):
         page = (tmp_path / "site" / "api" / f"{wing.__name__.rpartition('.')[2]}.html").read_text()
         headings = set(re.findall(r'<h2 id="[^"]*?(\w+)"', page))

@@ -1,4 +1,4 @@
-"""What measures a GPU runs from end to end before there is one: on a CPU, at small sizes."""
+"""The bench of a GPU runs from end to end before there is one: on a CPU, at small sizes."""
 
 import json
 import subprocess
@@ -29,10 +29,10 @@ def test_every_target_has_a_row_with_its_floor(rehearsed):
         "11.2c, a step of one",
         "11.2c, a step of 2 trainings",
     ):
-        (found,) = [row for what, row in rows.items() if what.startswith(start)]
-        assert found["seconds"] > 0
-        assert found["floor"] > 0
-        assert found["of"]
+        (result,) = [row for what, row in rows.items() if what.startswith(start)]
+        assert result["seconds"] > 0
+        assert result["floor"] > 0
+        assert result["of"]
     assert rehearsed["card"].startswith("none: a rehearsal")
 
 

@@ -101,9 +101,9 @@ def test_a_case_is_the_same_by_range_from_the_hub(case, hub):
             scan("org/model")
         assert all(words in str(refused.value) for words in says if "--tensor" not in words)
         return
-    there, here = scan("org/model"), scan(folder)
-    assert {**there.to_json(), "source": None} == {**here.to_json(), "source": None}
-    assert there.tokens.equals(here.tokens)
+    outside, inside = scan("org/model"), scan(folder)
+    assert {**outside.to_json(), "source": None} == {**inside.to_json(), "source": None}
+    assert outside.tokens.equals(inside.tokens)
 
 
 def values_of(name):

@@ -71,16 +71,16 @@ ALL_ON = "[black-hole-tokens]\nseverity = 'error'\n[small-rows]\nleast = 0.5\nse
 
 
 def outcome(verdict, name):
-    return next(found for found in verdict.outcomes if found.rule.name == name)
+    return next(result for result in verdict.outcomes if result.rule.name == name)
 
 
 @pytest.mark.parametrize("name", FOUND)
 def test_what_a_rule_finds_by_hand(name):
-    found = outcome(check(SCANNED, Policy.parse(ALL_ON)), name)
-    assert (found.measured, found.token_ids, found.n_exempt) == FOUND[name]
-    assert found.tokens == [SCANNED.tokens["text"][token] for token in found.token_ids]
-    assert found.status == "failed"
-    assert found.message.endswith(".")
+    result = outcome(check(SCANNED, Policy.parse(ALL_ON)), name)
+    assert (result.measured, result.token_ids, result.n_exempt) == FOUND[name]
+    assert result.tokens == [SCANNED.tokens["text"][token] for token in result.token_ids]
+    assert result.status == "failed"
+    assert result.message.endswith(".")
 
 
 def test_every_rule_is_tried_by_hand():
@@ -110,13 +110,13 @@ def test_tokens_that_the_model_repeats_are_no_error_of_a_rule_that_guesses_by_we
     weak = {"grade": "weak", "category": "special"}
     scanned = scan_of(weak, weak, {}, template_tokens=(0, 1, 2))
     asked = scanned.tokens.with_columns(p_max=pl.Series([*answers, 0.9], dtype=pl.Float64), verified=pl.lit(False))
-    found = outcome(check(replace(scanned, verified={"run": "run"}, tokens=asked)), "chat-template-tokens")
-    assert (found.status, found.measured, found.token_ids, found.severity) == ("failed", 2, [0, 1], severity)
-    assert (f"The model repeats {said}." in found.message) if said else "repeats" not in found.message
+    result = outcome(check(replace(scanned, verified={"run": "run"}, tokens=asked)), "chat-template-tokens")
+    assert (result.status, result.measured, result.token_ids, result.severity) == ("failed", 2, [0, 1], severity)
+    assert (f"The model repeats {said}." in result.message) if said else "repeats" not in result.message
     assert outcome(check(scanned), "chat-template-tokens").severity == "error"  # no model was asked
     undecided = asked.with_columns(verified=pl.lit(None, dtype=pl.Boolean))
-    found = outcome(check(replace(scanned, verified={"run": "run"}, tokens=undecided)), "chat-template-tokens")
-    assert found.severity == "error"
+    result = outcome(check(replace(scanned, verified={"run": "run"}, tokens=undecided)), "chat-template-tokens")
+    assert result.severity == "error"
 
 
 def test_what_the_model_repeats_stays_an_error_where_the_rule_states_a_fact_of_the_weights():
@@ -141,7 +141,7 @@ def test_a_vocabulary_without_trouble_passes_every_rule():
     verdict = check(scanned)
     assert verdict.passed
     assert not verdict.findings
-    assert [found.measured for found in verdict.outcomes] == [0, None, 0, 0, 0, 0, 0, None, 0, 0, 0, 0, 0, 0, 0, None]
+    assert [result.measured for result in verdict.outcomes] == [0, None, 0, 0, 0, 0, 0, None, 0, 0, 0, 0, 0, 0, 0, None]
 
 
 def test_rows_that_are_equal_are_no_near_duplicates_of_each_other():
@@ -152,7 +152,7 @@ def test_rows_that_are_equal_are_no_near_duplicates_of_each_other():
 def test_without_a_tokenizer_what_needs_one_is_a_finding_of_its_severity():
     scanned = scan_of({}, {"dark": True}, tokenizer=False)
     verdict = check(scanned)
-    unmeasured = [found.rule.name for found in verdict.findings if found.status == "unmeasured"]
+    unmeasured = [result.rule.name for result in verdict.findings if result.status == "unmeasured"]
     assert unmeasured == ["dark-reachable-tokens", "unreachable-tokens", "rows-beyond-tokenizer", "tokens-without-row"]
     assert (verdict.passed, verdict.n_errors, verdict.n_warnings) == (False, 2, 3)
     assert outcome(verdict, "dark-tokens").measured == 1
@@ -162,8 +162,8 @@ def test_without_a_tokenizer_what_needs_one_is_a_finding_of_its_severity():
 
 def test_where_nothing_is_dark_no_tokenizer_is_needed_to_say_so():
     scanned = scan_of({}, {}, tokenizer=False)
-    found = outcome(check(scanned), "dark-reachable-tokens")
-    assert (found.status, found.measured) == ("passed", 0)
+    result = outcome(check(scanned), "dark-reachable-tokens")
+    assert (result.status, result.measured) == ("passed", 0)
 
 
 def test_tokens_that_a_search_left_undecided_are_not_passed_in_silence():
@@ -177,8 +177,8 @@ def test_tokens_that_a_search_left_undecided_are_not_passed_in_silence():
     exempt = Policy.parse("[[allow]]\nreason = 'known'\nids = [1]\nrules = ['dark-reachable-tokens']")
     assert outcome(check(scanned, exempt), "dark-reachable-tokens").status == "passed"
     failing = scan_of({"dark": True}, unknown)
-    found = outcome(check(failing), "dark-reachable-tokens")
-    assert (found.status, found.measured, found.token_ids) == ("failed", 1, [0])
+    result = outcome(check(failing), "dark-reachable-tokens")
+    assert (result.status, result.measured, result.token_ids) == ("failed", 1, [0])
 
 
 def test_neighbours_of_quantised_rows_are_not_measured():
@@ -210,9 +210,9 @@ def test_an_exemption_takes_out_the_tokens_that_it_names(says, left):
         {"dark": True, "text": "[unused8]"},
     )
     verdict = check(scanned, Policy.parse(f"[[allow]]\nreason = 'known'\n{says}"))
-    found = outcome(verdict, "dark-tokens")
-    assert (found.token_ids, found.n_exempt) == (left, 4 - len(left))
-    assert found.message.count("more exempt") == (len(left) < 4)
+    result = outcome(verdict, "dark-tokens")
+    assert (result.token_ids, result.n_exempt) == (left, 4 - len(left))
+    assert result.message.count("more exempt") == (len(left) < 4)
     assert verdict.to_json()["exemptions"][0]["reason"] == "known"
 
 
@@ -226,17 +226,17 @@ def test_a_black_hole_counts_until_all_its_tokens_are_exempt():
 def test_where_every_row_is_exempt_nothing_is_found():
     scanned = scan_of({"norm": 0.0}, {"norm": 0.0})
     policy = "[small-rows]\nleast = 1\nseverity = 'error'\n[[allow]]\nreason = 'all'\ncategories = ['reachable']"
-    found = outcome(check(scanned, Policy.parse(policy)), "small-rows")
-    assert (found.status, found.measured, found.n_exempt) == ("passed", None, 2)
+    result = outcome(check(scanned, Policy.parse(policy)), "small-rows")
+    assert (result.status, result.measured, result.n_exempt) == ("passed", None, 2)
 
 
 def test_a_verdict_is_json_that_is_the_same_every_time():
     verdicts = [json.dumps(check(SCANNED).to_json(), allow_nan=False) for _ in range(2)]
     assert verdicts[0] == verdicts[1]
-    made = json.loads(verdicts[0])
-    assert (made["schema_version"], made["passed"], made["n_errors"], made["policy"]) == (1, False, 8, None)
-    assert made["exemptions"][0]["n_tokens"] == 2
-    assert made["scan"] == {key: SCANNED.to_json()[key] for key in FACTS}
+    result = json.loads(verdicts[0])
+    assert (result["schema_version"], result["passed"], result["n_errors"], result["policy"]) == (1, False, 8, None)
+    assert result["exemptions"][0]["n_tokens"] == 2
+    assert result["scan"] == {key: SCANNED.to_json()[key] for key in FACTS}
 
 
 SAMPLED = scan_of(

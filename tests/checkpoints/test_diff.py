@@ -44,10 +44,10 @@ def followed(a, b):
 
     def holes(numbers):
         groups = identical_rows(np.array(numbers, np.uint32)[:, None])
-        found = np.zeros(len(numbers), np.int64)
+        result = np.zeros(len(numbers), np.int64)
         for number, tokens in enumerate(Census(groups).members(), 1):
-            found[tokens] = number
-        return found
+            result[tokens] = number
+        return result
 
     return [
         (c.kind, c.a, c.b, c.joined.tolist(), c.left.tolist(), c.came_from, c.went_to)
@@ -87,10 +87,10 @@ def test_changes_account_for_every_token_of_a_black_hole():
     rng = np.random.default_rng(5)
     for _ in range(20):
         a, b = rng.integers(0, 12, 60).tolist(), rng.integers(0, 12, 60 + rng.integers(9)).tolist()
-        found = followed(a, b)
-        assert sum(hole_a is not None for _, hole_a, *_ in found) == sum(a.count(n) > 1 for n in set(a))
-        assert sum(hole_b is not None for _, _, hole_b, *_ in found) == sum(b.count(n) > 1 for n in set(b))
-        for kind, hole_a, hole_b, joined, left, came, went in found:
+        result = followed(a, b)
+        assert sum(hole_a is not None for _, hole_a, *_ in result) == sum(a.count(n) > 1 for n in set(a))
+        assert sum(hole_b is not None for _, _, hole_b, *_ in result) == sum(b.count(n) > 1 for n in set(b))
+        for kind, hole_a, hole_b, joined, left, came, went in result:
             assert (hole_a is None) == (kind in ("split", "born"))
             assert (hole_b is None) == (kind in ("merged", "dissolved"))
             assert sum(n for _, n in came) <= len(joined)
@@ -122,13 +122,13 @@ def test_vocabularies_may_differ_in_size_and_texts(tmp_path):
     texts = [f"t{i}" for i in range(70)]
     a = save(tmp_path / "a", rows(60), texts=texts[:60])
     b = save(tmp_path / "b", np.concatenate([rows(60), rows(4)]), texts=[*texts[:5], "new", *texts[6:62]])
-    found = diff(a, b).to_json()
-    (part,) = found["matrices"]
+    result = diff(a, b).to_json()
+    (part,) = result["matrices"]
     assert {k: part[k] for k in ("n_common", "n_equal", "n_moved", "n_only_a", "n_only_b")} == {
         **{"n_common": 60, "n_equal": 60, "n_moved": 0, "n_only_a": 0, "n_only_b": 4},
     }
     assert part["moved"] is None
-    assert found["texts"] == {
+    assert result["texts"] == {
         **{"n_different": 1, "n_only_a": 0, "n_only_b": 2},
         "different": [{"token_id": 5, "a": "t5", "b": "new"}],
     }
@@ -157,14 +157,14 @@ def test_an_untied_model_is_compared_by_both_matrices(tmp_path):
     other[7] = other[8]
     tied = save(tmp_path / "tied", rows())
     a, b = (save(tmp_path / name, rows(), **{"lm_head.weight": h}) for name, h in (("a", head), ("b", other)))
-    found = diff(a, b)
-    assert [(part.matrix, part.movers().tolist()) for part in found.parts] == [("input", []), ("output", [7])]
+    result = diff(a, b)
+    assert [(part.matrix, part.movers().tolist()) for part in result.parts] == [("input", []), ("output", [7])]
     assert [part.matrix for part in diff(a, b, matrix="input").parts] == ["input"]
     assert [part.matrix for part in diff(a, b, matrix="output").parts] == ["output"]
     assert [part.matrix for part in diff(tied, tied).parts] == ["input"]
-    found = diff(tied, a)
-    assert [part.matrix for part in found.parts] == ["input", "output"]
-    assert found.parts[1].equal.sum() == 0  # the rows of the one that is tied are its output, too
+    result = diff(tied, a)
+    assert [part.matrix for part in result.parts] == ["input", "output"]
+    assert result.parts[1].equal.sum() == 0  # the rows of the one that is tied are its output, too
     (part,) = diff(a, b, tensor="lm_head.weight").parts
     assert (part.matrix, part.movers().tolist()) == ("as asked", [7])
     (part,) = diff(a, a, tensor="model.embed_tokens.weight", tensor_b="lm_head.weight").parts
@@ -174,9 +174,9 @@ def test_an_untied_model_is_compared_by_both_matrices(tmp_path):
 def test_an_output_matrix_that_is_not_here_is_said_to_be_missing(tmp_path):
     a = save(tmp_path / "a", rows(), **{"lm_head.weight": rows(seed=1)})
     b = save(tmp_path / "b", rows(), config={"tie_word_embeddings": False})
-    found = diff(a, b)
-    assert [part.matrix for part in found.parts] == ["input"]
-    assert found.notes == ("output matrices not compared (B: untied, its config says, but without an output tensor)",)
+    result = diff(a, b)
+    assert [part.matrix for part in result.parts] == ["input"]
+    assert result.notes == ("output matrices not compared (B: untied, its config says, but without an output tensor)",)
     with pytest.raises(ValueError, match="no output matrices to compare"):
         diff(a, b, matrix="output")
 
@@ -239,8 +239,8 @@ def test_the_real_checkpoint_against_a_copy_of_it_with_other_rows(tmp_path):
     tensors[EMBEDDING][20000:20100] *= np.float32(1.001)
     save_file({EMBEDDING: tensors[EMBEDDING]}, tmp_path / "model.safetensors")
     shutil.copy(MODEL / "tokenizer.json", tmp_path)
-    found = diff(MODEL, tmp_path)
-    (part,) = found.parts
+    result = diff(MODEL, tmp_path)
+    (part,) = result.parts
     moved = np.flatnonzero((original != tensors[EMBEDDING]).any(axis=1))
     assert sorted(part.movers().tolist()) == moved.tolist()
     apart = (tensors[EMBEDDING].astype(float) - original)[moved]
@@ -248,7 +248,7 @@ def test_the_real_checkpoint_against_a_copy_of_it_with_other_rows(tmp_path):
     assert part.displacements.l_inf[moved] == pytest.approx(np.abs(apart).max(axis=1), rel=0, abs=0)
     assert [(change.kind, change.population_b) for change in part.changes] == [("born", 99)]
     assert census(tensors[EMBEDDING]).populations.tolist() == [99]
-    assert found.texts["different"] == []
+    assert result.texts["different"] == []
 
 
 def test_a_diff_says_in_a_line_what_differs(tmp_path, monkeypatch):
@@ -257,7 +257,7 @@ def test_a_diff_says_in_a_line_what_differs(tmp_path, monkeypatch):
     np.save("a.npy", rows)
     rows[3:5] += 1
     np.save("b.npy", rows)
-    found = diff("a.npy", "b.npy")
-    assert repr(found).startswith("Diff(a='a.npy', b='b.npy', differs=True, input matrix=MatrixDiff(matrix='input', ")
-    assert "n_common=12, n_equal=10, n_moved=2" in repr(found.parts[0])
-    assert len(repr(found)) < 300
+    result = diff("a.npy", "b.npy")
+    assert repr(result).startswith("Diff(a='a.npy', b='b.npy', differs=True, input matrix=MatrixDiff(matrix='input', ")
+    assert "n_common=12, n_equal=10, n_moved=2" in repr(result.parts[0])
+    assert len(repr(result)) < 300

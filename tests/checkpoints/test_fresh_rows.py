@@ -44,11 +44,11 @@ def test_covariance_of_columns_that_are_constant_equal_or_of_other_size():
     rows = ROWS.copy()
     rows[:, 3], rows[:, 4], rows[:, 5] = 0.25, rows[:, 0], rows[:, 0] * 1e-20
     law = trained(EmbeddingMatrix.from_array(rows), KEPT, covariance=True)
-    found, expected = covariance(law), np.cov(rows[KEPT].astype(np.float64), rowvar=False)
+    result, expected = covariance(law), np.cov(rows[KEPT].astype(np.float64), rowvar=False)
     assert law.factor.shape[1] < 24
-    assert not found[3].any()
-    assert found[0, 4] == pytest.approx(expected[0, 0], rel=1e-5)
-    assert found[5, 5] == pytest.approx(expected[5, 5], rel=1e-5)
+    assert not result[3].any()
+    assert result[0, 4] == pytest.approx(expected[0, 0], rel=1e-5)
+    assert result[5, 5] == pytest.approx(expected[5, 5], rel=1e-5)
 
 
 @pytest.mark.parametrize("n", [1, 2, 9])

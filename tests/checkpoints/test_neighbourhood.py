@@ -30,9 +30,9 @@ def folder(tmp_path):
 
 def test_a_neighbourhood_by_hand(folder):
     seen = []
-    found = neighbourhood(folder, progress=lambda done, total: seen.append((done, total)))
+    result = neighbourhood(folder, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (44, 44)
-    assert found.report == {
+    assert result.report == {
         "schema_version": 1,
         "source": {"asked": str(folder), "path": str(folder / "model.safetensors")},
         "tensor": "wte.weight",
@@ -117,13 +117,13 @@ def test_the_threshold_the_grid_and_the_tensor_can_be_chosen(folder):
 
 def test_the_table_says_what_was_found(folder, capsys):
     print_neighbourhood(neighbourhood(folder).report, console(), 2)
-    told = capsys.readouterr().out
-    assert "touching      <= 1 steps in every column, on float16\n" in told
-    assert "pairs         4 of rows, 11 of tokens (equal rows included)\n" in told
-    assert "(component 1): core 4, in a black hole or touching one; outliers 1, by way of others\n" in told
-    assert "degree  rows  tokens\n     0     1       1\n     1     6       9\n     2     1       1\n" in told
-    assert "1       5     3            1  unk  t2  and 3 more\n" in told
-    assert told.endswith("3       2     2            0  t8  t9\n")
+    reports = capsys.readouterr().out
+    assert "touching      <= 1 steps in every column, on float16\n" in reports
+    assert "pairs         4 of rows, 11 of tokens (equal rows included)\n" in reports
+    assert "(component 1): core 4, in a black hole or touching one; outliers 1, by way of others\n" in reports
+    assert "degree  rows  tokens\n     0     1       1\n     1     6       9\n     2     1       1\n" in reports
+    assert "1       5     3            1  unk  t2  and 3 more\n" in reports
+    assert reports.endswith("3       2     2            0  t8  t9\n")
 
 
 def test_long_tables_are_cut_and_say_so(folder, capsys):
@@ -131,19 +131,19 @@ def test_long_tables_are_cut_and_say_so(folder, capsys):
     report["degrees"] = [[degree, 2, 3] for degree in range(25)]
     report["components"] = report["components"][:1] * 22
     print_neighbourhood(report, console())
-    told = capsys.readouterr().out
-    assert "\n    19     2       3\nand 5 more degrees up to 24, of 10 rows with 15 tokens; --json" in told
-    assert told.endswith("\nand 2 more components with 10 tokens; --json lists them all\n")
+    reports = capsys.readouterr().out
+    assert "\n    19     2       3\nand 5 more degrees up to 24, of 10 rows with 15 tokens; --json" in reports
+    assert reports.endswith("\nand 2 more components with 10 tokens; --json lists them all\n")
 
 
 def test_where_nothing_touches_there_are_facts_alone(tmp_path, capsys):
     np.save(tmp_path / "rows.npy", np.eye(3, dtype=np.float32))
-    found = neighbourhood(tmp_path / "rows.npy")
-    assert (found.report["cluster"], found.report["components"]) == (
+    result = neighbourhood(tmp_path / "rows.npy")
+    assert (result.report["cluster"], result.report["components"]) == (
         {"component": None, "core": [], "outliers": []},
         [],
     )
-    print_neighbourhood(found.report, console())
+    print_neighbourhood(result.report, console())
     assert capsys.readouterr().out.endswith("frozen smoke  none: there are no black holes\n")
 
 

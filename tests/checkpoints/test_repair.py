@@ -91,11 +91,11 @@ def test_every_other_byte_is_the_same(tmp_path):
 @pytest.mark.parametrize("how", ["mean", "pieces", "gaussian"])
 def test_the_same_again_is_the_same_bytes_and_another_seed_is_not(tmp_path, how):
     source = save(tmp_path / "a", texts=["a", "b", "ab"], **{EMBEDDING: dark_rows()})
-    made = []
+    result = []
     for name, seed in (("b", 1), ("c", 1), ("d", 2)):
         repair(source, tmp_path / name, how=how, seed=seed)
-        made.append((tmp_path / name / "model.safetensors").read_bytes())
-    assert made[0] == made[1] != made[2]
+        result.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert result[0] == result[1] != result[2]
 
 
 def test_what_a_token_gets_does_not_depend_on_others_that_are_chosen(tmp_path):
@@ -118,8 +118,8 @@ def test_what_a_token_gets_does_not_depend_on_others_that_are_chosen(tmp_path):
 def test_every_grid_keeps_its_type(tmp_path, dtype, how):
     source = save(tmp_path / "a", **{EMBEDDING: dark_rows().astype(dtype)})
     repair(source, tmp_path / "b", how=how)
-    made = load_file(tmp_path / "b" / "model.safetensors")[EMBEDDING]
-    assert made.dtype == dtype
+    result = load_file(tmp_path / "b" / "model.safetensors")[EMBEDDING]
+    assert result.dtype == dtype
     assert scan(tmp_path / "b").to_json()["n_black_holes"] == 0
 
 
@@ -153,8 +153,8 @@ def test_a_row_like_one_that_is_kept_is_drawn_again(tmp_path):
     source = save(tmp_path / "a", **{EMBEDDING: matrix})
     for seed in range(4):
         repair(source, tmp_path / f"b{seed}", tokens="5", seed=seed)
-        made = load_file(tmp_path / f"b{seed}" / "model.safetensors")[EMBEDDING]
-        assert made[5, 0] == np.nextafter(np.float32(1), np.float32(0))
+        result = load_file(tmp_path / f"b{seed}" / "model.safetensors")[EMBEDDING]
+        assert result[5, 0] == np.nextafter(np.float32(1), np.float32(0))
 
 
 def test_more_rows_than_there_is_room_for_are_refused(tmp_path):
@@ -175,15 +175,15 @@ def test_both_matrices_of_an_untied_model_each_from_its_own_rows(tmp_path):
         ("input", 5, 60),
         ("output", 6, 64),
     ]
-    made = load_file(tmp_path / "b" / "model.safetensors")
+    result = load_file(tmp_path / "b" / "model.safetensors")
     for name, matrix, tokens in ((EMBEDDING, dark_rows(), HOLES), ("lm_head.weight", head, [*HOLES, 62])):
         kept = np.delete(matrix, tokens, axis=0)
-        assert (steps_from(made[name][tokens].view(np.uint32), kept.astype(float).mean(axis=0)) == 1).all()
-        assert np.array_equal(np.delete(made[name], tokens, axis=0), kept)
+        assert (steps_from(result[name][tokens].view(np.uint32), kept.astype(float).mean(axis=0)) == 1).all()
+        assert np.array_equal(np.delete(result[name], tokens, axis=0), kept)
     assert [part.movers().size for part in diff(source, tmp_path / "b").parts] == [5, 6]
     # The matrices are jittered each on its own.
     jitters = [
-        to_index(made[name][7].view(np.uint32), "float32")
+        to_index(result[name][7].view(np.uint32), "float32")
         > to_index(encode(np.delete(matrix, tokens, axis=0).astype(float).mean(axis=0), "float32"), "float32")
         for name, matrix, tokens in ((EMBEDDING, dark_rows(), HOLES), ("lm_head.weight", head, [*HOLES, 62]))
     ]
@@ -203,9 +203,9 @@ def test_two_copies_of_a_tied_matrix_stay_equal(tmp_path):
     report = repair(save(tmp_path / "a", **copies), tmp_path / "b")
     (part,) = report["matrices"]
     assert sorted(part["tensors"]) == sorted(copies)
-    made = load_file(tmp_path / "b" / "model.safetensors")
-    assert all(np.array_equal(made[name], made[EMBEDDING]) for name in copies)
-    assert census(made[EMBEDDING]).n_black_holes == 0
+    result = load_file(tmp_path / "b" / "model.safetensors")
+    assert all(np.array_equal(result[name], result[EMBEDDING]) for name in copies)
+    assert census(result[EMBEDDING]).n_black_holes == 0
     assert EmbeddingMatrix.open(tmp_path / "b").tied
 
 
@@ -270,8 +270,8 @@ def test_what_lies_in_the_folder_comes_along_but_other_weights_do_not(tmp_path):
     }
     assert (tmp_path / "b" / "link.txt").read_text() == "README.md"
     assert not (tmp_path / "b" / "link.txt").is_symlink()
-    found = {str(path.relative_to(tmp_path / "b")) for path in (tmp_path / "b").rglob("*") if path.is_file()}
-    assert found == {"model.safetensors", *report["files"]["copied"]}
+    result = {str(path.relative_to(tmp_path / "b")) for path in (tmp_path / "b").rglob("*") if path.is_file()}
+    assert result == {"model.safetensors", *report["files"]["copied"]}
 
 
 def test_files_that_stay_the_same_can_be_linked(tmp_path):
@@ -286,16 +286,16 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be_written(tmp_path):
     source = save(tmp_path / "a", **{EMBEDDING: dark_rows()})
     planned = repair(source, tmp_path / "b", dry_run=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    made = repair(source, tmp_path / "b")
-    assert planned["files"] == made["files"]
-    assert planned["matrices"][0].items() <= made["matrices"][0].items()
+    result = repair(source, tmp_path / "b")
+    assert planned["files"] == result["files"]
+    assert planned["matrices"][0].items() <= result["matrices"][0].items()
 
 
 def test_progress_goes_on_to_the_end(tmp_path):
     source = save(tmp_path / "a", **{EMBEDDING: dark_rows(), "lm_head.weight": rows(seed=1)})
-    for how in ("mean", "gaussian"):
+    for options in ("mean", "gaussian"):
         seen = []
-        repair(source, tmp_path / how, how=how, progress=lambda done, total: seen.append((done, total)))  # noqa: B023
+        repair(source, tmp_path / options, how=options, progress=lambda done, total: seen.append((done, total)))  # noqa: B023
         assert seen == sorted(seen)
         assert seen[-1][0] == seen[-1][1]
 
@@ -304,10 +304,10 @@ def test_the_table_says_what_was_done(tmp_path, capsys):
     source = save(tmp_path / "a", **{EMBEDDING: dark_rows()})
     for dry_run in (True, False):
         print_repair(repair(source, tmp_path / "b", dry_run=dry_run), console())
-    planned, made = capsys.readouterr().out.split("source")[1:]
+    planned, result = capsys.readouterr().out.split("source")[1:]
     assert "dry run: nothing is written" in planned
     assert "would be rewritten  model.safetensors" in planned
-    lines = [" ".join(line.split()) for line in made.splitlines()]
+    lines = [" ".join(line.split()) for line in result.splitlines()]
     assert "repaired 5 of 60 rows on float32: 3 4 7 9 50" in lines
     assert "black holes 2 with 5 tokens -> 0 with 0 tokens; no repaired row is like another" in lines
     assert "rewritten model.safetensors" in lines
@@ -352,8 +352,8 @@ def test_the_unused_tokens_of_the_real_checkpoint(tmp_path, how):
     tokens = [*range(1, 100), *range(104, 999)]
     report = repair(MODEL, tmp_path / "b", tokens=tokens, how=how)
     (part,) = report["matrices"]
-    (found,) = diff(MODEL, tmp_path / "b").parts
-    assert sorted(found.movers().tolist()) == tokens
+    (result,) = diff(MODEL, tmp_path / "b").parts
+    assert sorted(result.movers().tolist()) == tokens
     assert scan(tmp_path / "b", checksum=False).to_json()["n_unique"] == 30522
     norms = np.linalg.norm(EmbeddingMatrix.open(tmp_path / "b").rows(slice(None)).astype(np.float64), axis=1)
     trained = np.delete(norms, tokens)
@@ -417,10 +417,10 @@ def merging(folder, model=None, **more):
     """A model folder with a byte-level BPE of some merges: "ab", "abc" of "ab" and "c", "bd", "zz"."""
     texts = [*"abcdz", "ab", "abc", "bd", "zz", "<s>"]
     merges = [["a", "b"], ["ab", "c"], ["b", "d"], ["z", "z"]]
-    made = {"type": "BPE", "vocab": {text: i for i, text in enumerate(texts[:-1])}, "merges": merges}
+    result = {"type": "BPE", "vocab": {text: i for i, text in enumerate(texts[:-1])}, "merges": merges}
     added = [{"id": 9, "content": "<s>", "special": True, "single_word": False, "lstrip": False, "rstrip": False}]
     source = save(folder, **{EMBEDDING: rows(10)})
-    held = {"version": "1.0", "added_tokens": [{**added[0], "normalized": False}], "model": model or {**made, **more}}
+    held = {"version": "1.0", "added_tokens": [{**added[0], "normalized": False}], "model": model or {**result, **more}}
     (source / "tokenizer.json").write_text(json.dumps(held))
     return source
 

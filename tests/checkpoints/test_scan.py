@@ -96,10 +96,10 @@ def test_every_stored_grid_is_read_without_torch(dtype, name, grid, tmp_path):
     header = {"wte.weight": {"dtype": name, "shape": list(matrix.shape), "data_offsets": [0, matrix.nbytes]}}
     head = json.dumps(header).encode()
     (tmp_path / "m.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + matrix.tobytes())
-    found = EmbeddingMatrix.open(tmp_path / "m.safetensors")
-    assert found.grid.name == grid
-    assert isinstance(found.words.base, np.memmap) or isinstance(found.words, np.memmap)
-    assert np.array_equal(found.rows(slice(None)), matrix.astype(np.float32))
+    result = EmbeddingMatrix.open(tmp_path / "m.safetensors")
+    assert result.grid.name == grid
+    assert isinstance(result.words.base, np.memmap) or isinstance(result.words, np.memmap)
+    assert np.array_equal(result.rows(slice(None)), matrix.astype(np.float32))
     unique = np.unique(matrix.astype(np.float32) + 0.0, axis=0)
     assert scan(tmp_path / "m.safetensors").to_json()["n_unique"] == len(unique) == census(matrix).n_unique
 
@@ -129,9 +129,9 @@ def test_every_stored_grid_is_read_without_torch(dtype, name, grid, tmp_path):
 def test_the_embedding_is_found_by_name_else_by_shape(tensors, config, tensor, how, tmp_path):
     save_file({name: np.ones(shape, np.float32) for name, shape in tensors.items()}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
-    found = EmbeddingMatrix.open(tmp_path)
-    assert found.tensor == tensor
-    assert found.chosen.startswith(how)
+    result = EmbeddingMatrix.open(tmp_path)
+    assert result.tensor == tensor
+    assert result.chosen.startswith(how)
 
 
 def test_where_no_choice_is_plain_the_candidates_are_listed(tmp_path):
@@ -236,7 +236,7 @@ def test_the_checksum_can_be_left_out(tmp_path):
 
 @pytest.mark.slow
 def test_distances_of_very_many_black_holes_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("darkvocab.checkpoints.scan.MOST_COMPARED", 3000)
+    monkeypatch.setattr("darkvocab.checkpoints.scan.MOST_HOLES_COMPARED", 3000)
     matrix = np.repeat(rows(3001, 4), 2, axis=0)
     np.save(tmp_path / "rows.npy", matrix)
     assert scan(tmp_path / "rows.npy").to_json()["l_inf"] is None
@@ -305,15 +305,15 @@ def test_census_of_an_array_that_is_on_no_grid_needs_one():
 
 def test_the_centroid_is_the_mean_over_the_tokens_of_black_holes(tmp_path):
     np.save(tmp_path / "rows.npy", dark_rows())
-    made = centroid(tmp_path / "rows.npy", tmp_path / "c.safetensors")
+    result = centroid(tmp_path / "rows.npy", tmp_path / "c.safetensors")
     vector = load_file(tmp_path / "c.safetensors")["centroid"]
     expected = dark_rows()[[7, 9, 50, 3, 4]].astype(np.float64).mean(axis=0)
     assert vector.dtype == np.float32
     assert vector == pytest.approx(expected, rel=1e-6)
-    assert made["norm"] == pytest.approx(np.linalg.norm(expected), rel=1e-6)
+    assert result["norm"] == pytest.approx(np.linalg.norm(expected), rel=1e-6)
     assert load_base(tmp_path / "c.safetensors").vector.tolist() == vector.tolist()
-    assert made["provenance"]["source_sha256"] == hashlib.sha256((tmp_path / "rows.npy").read_bytes()).hexdigest()
-    assert made["provenance"] == json.loads(header(tmp_path / "c.safetensors")["__metadata__"]["provenance"])
+    assert result["provenance"]["source_sha256"] == hashlib.sha256((tmp_path / "rows.npy").read_bytes()).hexdigest()
+    assert result["provenance"] == json.loads(header(tmp_path / "c.safetensors")["__metadata__"]["provenance"])
     centroid(tmp_path / "rows.npy", tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "c.safetensors").read_bytes()
 
@@ -387,8 +387,8 @@ def test_of_a_history_the_last_recorded_row_is_taken(tmp_path, recorded):
     for source, tensor in ((tmp_path, None), (path, None), (path, "embedding_history")):
         report = scan(source, tensor=tensor).to_json()
         assert report["tensor"] == f"embedding_history[{last}]"
-        how = "as asked" if tensor else "by name"
-        assert report["chosen"] == f"{how}: the last of {last + 1} recorded rows"
+        options = "as asked" if tensor else "by name"
+        assert report["chosen"] == f"{options}: the last of {last + 1} recorded rows"
         assert report["populations"] == ([last + 1] if last else [])
         assert (report["grid"], report["output_tensor"], report["tied"]) == ("bfloat16", None, True)
 
@@ -399,8 +399,11 @@ def test_any_row_of_a_history_can_be_asked_for(tmp_path):
     assert (report["tensor"], report["populations"]) == ("embedding_history[1]", [2])
     assert report["chosen"] == "as asked: row 1 of 3 recorded"
     assert scan(path, tensor=report["tensor"]).to_json() == report
-    made = centroid(path, tmp_path / "c.safetensors", tensor="embedding_history[2]")
-    assert (made["provenance"]["tensor"], made["provenance"]["black_hole_population"]) == ("embedding_history[2]", 3)
+    result = centroid(path, tmp_path / "c.safetensors", tensor="embedding_history[2]")
+    assert (result["provenance"]["tensor"], result["provenance"]["black_hole_population"]) == (
+        "embedding_history[2]",
+        3,
+    )
 
 
 @pytest.mark.parametrize(("row", "says"), [(3, "3 rows of 'embedding_history' are recorded"), (99, "no row 99")])
@@ -550,22 +553,22 @@ def test_tokens_of_the_tokenizer_without_a_row_are_told(tmp_path):
     save_tokenizer(tmp_path / "tokenizer.json", [f"t{i}" for i in range(3_010)])
     scanned = scan(tmp_path)
     assert scanned.to_json()["vocabulary"]["n_texts_beyond_matrix"] == 10
-    told = dict(scan_facts(scanned))
-    assert told["beyond the matrix"] == "10 tokens of the tokenizer, for which there are no rows"
-    assert told["beyond tokenizer"] == "0 rows"
+    reports = dict(scan_facts(scanned))
+    assert reports["beyond the matrix"] == "10 tokens of the tokenizer, for which there are no rows"
+    assert reports["beyond tokenizer"] == "0 rows"
 
 
 @pytest.mark.slow
 @real
 def test_minilm_s_three_populations_are_found_without_and_with_its_texts():
     """Ground truth: 994 tokens `[unused...]`, and pieces that no text reaches; hidden from the first scan."""
-    hidden, told = scan(MODEL, tokenizer="none", checksum=False), scan(MODEL, checksum=False)
-    tokens = told.tokens
+    hidden, reports = scan(MODEL, tokenizer="none", checksum=False), scan(MODEL, checksum=False)
+    tokens = reports.tokens
     unused = tokens["reserved"].is_not_null().to_numpy()
     unreachable = (tokens["category"] == "unreachable").to_numpy()
     assert (unused.sum(), (unreachable & ~unused).sum()) == (994, 337)
     assert tokens.filter(text="##劉")["category"].item() == "unreachable"
-    for scanned in (hidden, told):
+    for scanned in (hidden, reports):
         score = scanned.tokens["score"].to_numpy()
         assert area(score, unused) > 0.9925
         assert area(score, unused | unreachable) > 0.998

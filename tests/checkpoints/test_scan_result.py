@@ -34,13 +34,13 @@ def save_model(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
 
 
-def same(found, expected):
+def same(actual, expected):
     """Equal, with keys in the same order; numbers that are no counts up to how sums are ordered."""
     if isinstance(expected, dict):
-        return list(found) == list(expected) and all(same(found[key], expected[key]) for key in expected)
+        return list(actual) == list(expected) and all(same(actual[key], expected[key]) for key in expected)
     if isinstance(expected, list):
-        return len(found) == len(expected) and all(map(same, found, expected))
-    return found == (pytest.approx(expected, rel=1e-9, abs=1e-12) if isinstance(expected, float) else expected)
+        return len(actual) == len(expected) and all(map(same, actual, expected))
+    return actual == (pytest.approx(expected, rel=1e-9, abs=1e-12) if isinstance(expected, float) else expected)
 
 
 # Keys that came with version 3, of a scan and of a token.
@@ -84,8 +84,8 @@ def test_the_surest_come_first_in_the_table(capsys):
 
 def test_the_surest_come_first_in_a_verdict():
     verdict = check(atlas_of(token_frame(6, **TIED)))
-    found = {finding.rule.name: finding.token_ids for finding in verdict.findings}
-    assert found["dark-tokens"] == found["dark-reachable-tokens"] == SUREST
+    result = {finding.rule.name: finding.token_ids for finding in verdict.findings}
+    assert result["dark-tokens"] == result["dark-reachable-tokens"] == SUREST
 
 
 def test_the_surest_come_first_in_the_page():

@@ -1,4 +1,4 @@
-"""Which tokens a text means."""
+"""Tokens that a text of `--tokens` means."""
 
 import json
 

@@ -36,8 +36,8 @@ def by_hand(tmp_path):
 
 
 def test_a_series_by_hand(by_hand):
-    made = series(by_hand)
-    assert made.checkpoints.select("name", "identical_to", "n_moved", "n_equal", "max_move_l_inf_steps").rows() == [
+    result = series(by_hand)
+    assert result.checkpoints.select("name", "identical_to", "n_moved", "n_equal", "max_move_l_inf_steps").rows() == [
         ("checkpoint-0", None, None, None, None),
         ("checkpoint-10", None, 1, 5, 1 << 23),  # from 1 to 2
         ("checkpoint-20", None, 3, 3, 1 << 16),
@@ -45,13 +45,13 @@ def test_a_series_by_hand(by_hand):
         ("checkpoint-40", "checkpoint-10", 2, 4, 1 << 16),
         ("checkpoint-50", "checkpoint-10", 0, 6, 0),
     ]
-    assert made.checkpoints.select("n_born", "n_split", "n_merged", "n_vanished", "n_gained", "n_lost").rows() == [
+    assert result.checkpoints.select("n_born", "n_split", "n_merged", "n_vanished", "n_gained", "n_lost").rows() == [
         (None,) * 6, (0, 0, 0, 0, 0, 1), (0, 1, 0, 0, 0, 0), (0, 0, 0, 0, 1, 1), (0, 0, 1, 0, 0, 0), (0,) * 6
     ]  # fmt: skip
-    assert made.black_holes.rows() == [
+    assert result.black_holes.rows() == [
         (2, 5, "checkpoint-20", "checkpoint-40", "checkpoint-40", [1, 2, 3, 4, 5]),
     ]
-    assert made.tokens.select("token", "n_changes", "frozen", "hole").rows() == [
+    assert result.tokens.select("token", "n_changes", "frozen", "hole").rows() == [
         (0, 1, "checkpoint-10", None),
         (1, 0, "checkpoint-0", 2),
         (2, 0, "checkpoint-0", 2),
@@ -59,7 +59,7 @@ def test_a_series_by_hand(by_hand):
         (4, 2, "checkpoint-40", 2),
         (5, 2, "checkpoint-30", 2),
     ]
-    assert made.summary == {
+    assert result.summary == {
         "schema_version": 1,
         "asked": [str(by_hand)],
         "revisions": None,
@@ -93,17 +93,17 @@ def test_events_and_freezing_are_those_of_a_history_of_the_same_states(tmp_path_
     folder = tmp_path_factory.mktemp("states")
     write(folder / "checkpoints", states)
     write_run(folder / "run", states, [], "float32", record_every="10")
-    made, told = series(folder / "checkpoints"), evolve(folder / "run")
+    result, reports = series(folder / "checkpoints"), evolve(folder / "run")
     names = pl.col("step").map_elements("checkpoint-{}".format, pl.String)
     columns = "name", "kind", "hole", "other", "tokens"
-    assert made.events.select(columns).rows() == told.events.with_columns(name=names).select(columns).rows()
-    every = told.records.filter(pl.col("tokens") == "all")
-    assert made.checkpoints.select(CENSUS).rows() == every.select(CENSUS).rows()
+    assert result.events.select(columns).rows() == reports.events.with_columns(name=names).select(columns).rows()
+    every = reports.records.filter(pl.col("tokens") == "all")
+    assert result.checkpoints.select(CENSUS).rows() == every.select(CENSUS).rows()
     same = "n_moved mean_move_l_inf_steps max_move_l_inf_steps".split()
-    assert made.checkpoints.select(same).rows() == every.select(same).rows()
-    assert made.tokens.select("n_changes", "hole").rows() == told.tokens.select("n_changes", "hole").rows()
-    since = told.tokens["last_change"].fill_null(0).to_list()
-    assert made.tokens["frozen"].to_list() == [f"checkpoint-{step}" for step in since]
+    assert result.checkpoints.select(same).rows() == every.select(same).rows()
+    assert result.tokens.select("n_changes", "hole").rows() == reports.tokens.select("n_changes", "hole").rows()
+    since = reports.tokens["last_change"].fill_null(0).to_list()
+    assert result.tokens["frozen"].to_list() == [f"checkpoint-{step}" for step in since]
 
 
 # Which checkpoints ---------------------------------------------------------------------------------------------------
@@ -129,9 +129,9 @@ def test_folders_are_models_and_without_any_files_are(tmp_path, by_hand):
 def test_several_sources_are_taken_as_they_are_given(by_hand):
     paths = [by_hand / "checkpoint-40", by_hand / "checkpoint-0/model.safetensors"]
     assert find_checkpoints(paths) == [(str(path), path) for path in paths]
-    made = series(*paths)
-    assert made.checkpoints["name"].to_list() == list(map(str, paths))
-    assert made.summary["events"] == {"start": 1, "gain": 1}
+    result = series(*paths)
+    assert result.checkpoints["name"].to_list() == list(map(str, paths))
+    assert result.summary["events"] == {"start": 1, "gain": 1}
 
 
 @pytest.mark.parametrize(
@@ -170,18 +170,18 @@ def test_another_vocabulary_begins_anew_and_says_so(tmp_path):
     rows = np.ones((5, 2), np.float32)
     states = [rows, rows, np.ones((6, 2)), np.ones((6, 2)), np.ones((6, 3))]
     write(tmp_path, states, name="step{}")
-    made = series(tmp_path)
-    assert made.summary["not_compared"] == {
+    result = series(tmp_path)
+    assert result.summary["not_compared"] == {
         "step20": "6 tokens x 2, but step10 has 5 x 2: the series begins anew",
         "step40": "6 tokens x 3, but step30 has 6 x 2: the series begins anew",
     }
-    assert made.checkpoints["n_moved"].to_list() == [None, 0, None, 0, None]
-    assert made.events.select("name", "kind", "hole").rows() == [
+    assert result.checkpoints["n_moved"].to_list() == [None, 0, None, 0, None]
+    assert result.events.select("name", "kind", "hole").rows() == [
         ("step0", "start", 1),
         ("step20", "start", 2),
         ("step40", "start", 3),
     ]
-    assert set(made.tokens["frozen"]) == {"step40"}
+    assert set(result.tokens["frozen"]) == {"step40"}
 
 
 def test_another_grid_is_compared_where_one_is_given(tmp_path):
@@ -189,12 +189,12 @@ def test_another_grid_is_compared_where_one_is_given(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b/model.safetensors").write_bytes(save({NAME: np.ones((4, 2), np.float16)}))
     assert "--grid puts both on one" in series(tmp_path).checkpoints["not_compared"][1]
-    made = series(tmp_path, grid="bfloat16")
-    assert made.checkpoints.select("grid", "stored_grid", "not_compared", "n_moved").rows() == [
+    result = series(tmp_path, grid="bfloat16")
+    assert result.checkpoints.select("grid", "stored_grid", "not_compared", "n_moved").rows() == [
         ("bfloat16", "float32", None, None),
         ("bfloat16", "float16", None, 0),
     ]
-    assert made.summary["identical"] == []  # other words, though the same values
+    assert result.summary["identical"] == []  # other words, though the same values
 
 
 def test_rows_that_are_no_numbers_name_the_checkpoint(tmp_path):
@@ -211,7 +211,7 @@ def test_rows_that_are_no_numbers_name_the_checkpoint(tmp_path):
 
 @pytest.fixture
 def revisions(hub):
-    """Of 1,500 tokens: step10 is step2's file, step100 has its rows in another file, in main some have moved."""
+    """1,500 tokens: step10 is step2's file, step100 has its rows in another file, in main some have moved."""
     rows = np.random.default_rng(1).standard_normal((1500, 32)).astype(np.float32)
     rows[[3, 4, 5]] = rows[2]
     moved = rows.copy()
@@ -227,19 +227,19 @@ def revisions(hub):
 def test_revisions_on_the_hub_are_read_once_where_their_hash_says_so(revisions, monkeypatch):
     grouped, groups = [], EmbeddingMatrix.groups
     monkeypatch.setattr(EmbeddingMatrix, "groups", lambda *args, **how: grouped.append(args) or groups(*args, **how))
-    made = series("org/model", revisions="step*,main")
-    assert made.checkpoints.select("name", "identical_to", "n_moved").rows() == [
+    result = series("org/model", revisions="step*,main")
+    assert result.checkpoints.select("name", "identical_to", "n_moved").rows() == [
         ("step2", None, None),
         ("step10", "step2", 0),
         ("step100", "step2", 0),
         ("main", None, 896),
     ]
-    read = made.checkpoints["bytes_read"].to_list()
+    read = result.checkpoints["bytes_read"].to_list()
     assert read[1] == 0
     assert all(revisions.rows.nbytes <= n <= revisions.rows.nbytes + 66_000 for n in (read[0], read[2], read[3]))
     commits = revisions.refs["org/model"] | revisions.tags["org/model"]
-    assert made.checkpoints["commit"].to_list() == [commits[name] for name in ("step2", "step10", "step100", "main")]
-    assert made.black_holes.select("population", "born", "joined", "frozen").rows() == [
+    assert result.checkpoints["commit"].to_list() == [commits[name] for name in ("step2", "step10", "step100", "main")]
+    assert result.black_holes.select("population", "born", "joined", "frozen").rows() == [
         (2, "step2", "main", "step2"),
         (2, "main", "main", "main"),  # what split off, and moved
     ]
@@ -279,9 +279,9 @@ def test_the_command_prints_and_lands_a_series(by_hand, tmp_path):
     assert pl.read_parquet(tmp_path / "out/tokens.parquet").height == 6
     assert json.loads((tmp_path / "out/series.json").read_text())["n_distinct"] == 4
     printed = CliRunner().invoke(app, ["history", str(by_hand), "--json"])
-    found = json.loads(printed.stdout)
-    assert list(found) == ["summary", "checkpoints", "black_holes", "tokens", "events"]
-    assert found["black_holes"][0]["tokens"] == [1, 2, 3, 4, 5]
+    result = json.loads(printed.stdout)
+    assert list(result) == ["summary", "checkpoints", "black_holes", "tokens", "events"]
+    assert result["black_holes"][0]["tokens"] == [1, 2, 3, 4, 5]
     again = CliRunner().invoke(app, ["history", str(by_hand), "--out", str(by_hand)])
     assert (again.exit_code, "holds other files" in again.stderr) == (2, True)
 

@@ -127,13 +127,13 @@ def test_ids_of_no_text_have_no_pieces(tmp_path):
 def test_a_real_tokenizer_without_some_tokens(tmp_path):
     path = MODEL / "tokenizer.json"
     chosen = [*range(1, 100), 2003, 2062, 8999, 20000, 30000, 30521]
-    found = spell(path.read_text("utf-8"), chosen)
+    result = spell(path.read_text("utf-8"), chosen)
     texts = {token: text for text, token in Tokenizer.from_file(str(path)).get_vocab().items()}
-    assert not {piece for pieces in found.values() for piece in pieces} & set(chosen)
-    for token, pieces in found.items():
+    assert not {piece for pieces in result.values() for piece in pieces} & set(chosen)
+    for token, pieces in result.items():
         assert "".join(texts[piece].removeprefix("##") for piece in pieces) == texts[token].removeprefix("##")
-    assert [texts[piece] for piece in found[1]] == ["[", "unused", "##0", "]"]
-    assert {len(texts[token].removeprefix("##")) for token in set(chosen) - set(found)} == {1}
+    assert [texts[piece] for piece in result[1]] == ["[", "unused", "##0", "]"]
+    assert {len(texts[token].removeprefix("##")) for token in set(chosen) - set(result)} == {1}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 import darkvocab
 from darkvocab.cli import doctor, shell
+from darkvocab.errors import InvalidInput
 from darkvocab.numerics._backends import grouping
 
 REQUIRES = [
@@ -32,9 +33,12 @@ def installation(monkeypatch, tmp_path):
             raise PackageNotFoundError(name)
         return versions[name]
 
+    def torch_device(name):
+        raise InvalidInput("no such device")
+
     known = {"requires": lambda name: REQUIRES, "version": version}
     monkeypatch.setattr(doctor, "metadata", SimpleNamespace(**known, PackageNotFoundError=PackageNotFoundError))
-    monkeypatch.setattr(doctor, "_device", lambda: "cpu")
+    monkeypatch.setattr("darkvocab.gpu.device.torch_device", torch_device)
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
     (tmp_path / "darkvocab" / "files").mkdir(parents=True)
@@ -47,7 +51,7 @@ def test_packages_extras_and_caches_are_listed(cli, installation, tmp_path):
     said = json.loads(result.out)
     assert result.code == 0
     assert (said["darkvocab"], said["python"]) == (darkvocab.__version__, platform.python_version())
-    assert said["broken"] is None
+    assert (said["device"], said["broken"]) == ("cpu", None)
     assert said["packages"] == [
         {"name": "numpy", "needs": ">=2.0", "version": "2.3.1", "fits": True},
         {"name": "oldlib", "needs": ">=3.0", "version": "3.2", "fits": True},

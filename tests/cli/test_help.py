@@ -12,9 +12,9 @@ NAMES = [name for rows in texts.COMMANDS.values() for name in rows]
 
 def shown(*words):
     """The lines of a help as an 80-column terminal shows them."""
-    made = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"})
-    assert made.exit_code == 0
-    return made.output.splitlines()
+    result = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    return result.output.splitlines()
 
 
 def test_every_command_stands_under_one_question_with_a_whole_line():

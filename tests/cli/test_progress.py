@@ -1,4 +1,4 @@
-"""What the command line says while it works."""
+"""Progress and messages that the command line writes while it works."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from darkvocab import progress
 from darkvocab.cli import shell
 
 
@@ -20,16 +21,16 @@ def clock(monkeypatch):
         def monotonic(self):
             return self.now
 
-    monkeypatch.setattr(shell, "time", Clock())
-    return shell.time
+    monkeypatch.setattr(progress, "time", Clock())
+    return progress.time
 
 
 def told(clock, *calls, **options):
-    """What is written of calls (seconds, done, total)."""
-    with shell.progress_bar("sweeping", **options) as progress:
+    """Return what is written for calls (seconds, done, total)."""
+    with shell.progress_bar("sweeping", **options) as report:
         for seconds, *done in calls:
             clock.now = 100.0 + seconds
-            progress(*done)
+            report(*done)
 
 
 def test_a_line_is_written_every_ten_seconds(clock, capsys):
@@ -95,10 +96,10 @@ def test_a_terminal_shows_rate_and_remaining_time_in_a_bar(clock, monkeypatch):
         monkeypatch.setattr(sys, "stderr", terminal)
         monkeypatch.setenv("COLUMNS", "120")
         monkeypatch.setenv("TERM", "xterm")
-        with shell.progress_bar("[red]sweeping") as progress:
+        with shell.progress_bar("[red]sweeping") as report:
             for second in range(3):
                 clock.now = 100.0 + second
-                progress(1000 * second, 10_000)
+                report(1000 * second, 10_000)
     reader.join()
     os.close(master)
     shown = b"".join(read).decode()
@@ -108,8 +109,8 @@ def test_a_terminal_shows_rate_and_remaining_time_in_a_bar(clock, monkeypatch):
 
 def test_an_interruption_that_a_callback_swallowed_is_raised_once_more(monkeypatch):
     monkeypatch.setattr(shell, "_interrupted", True)
-    with shell.progress_bar("counting") as progress, pytest.raises(KeyboardInterrupt):
-        progress(1, 2)
+    with shell.progress_bar("counting") as report, pytest.raises(KeyboardInterrupt):
+        report(1, 2)
 
 
 def test_progress_is_shown_where_signals_cannot_be_made_to_interrupt(clock, capsys, monkeypatch):

@@ -40,7 +40,7 @@ def test_quiet_leaves_errors(cli, before):
 
 def test_quiet_shows_no_progress_and_is_still_interrupted(monkeypatch, capsys):
     monkeypatch.setitem(shell.TERMINAL, "quiet", True)
-    monkeypatch.setattr(shell.time, "monotonic", iter(range(0, 1000, 11)).__next__)
+    monkeypatch.setattr("darkvocab.progress.time.monotonic", iter(range(0, 1000, 11)).__next__)
     with shell.progress_bar("sweeping") as progress:
         for done in range(5):
             progress(done, 5)

@@ -36,10 +36,10 @@ def test_an_error_of_the_tree_is_one_sentence_and_its_exit_code(kind, capsys):
 @pytest.mark.parametrize("bug", [ZeroDivisionError("division by zero"), ValueError("too many values"), KeyError("x")])
 def test_a_bug_shows_its_traceback_asks_for_a_report_and_is_no_finding(bug, capsys):
     assert run(bug) == 70
-    told = capsys.readouterr().err
-    assert "Traceback" in told
-    assert "this is a bug in darkvocab" in told
-    assert "please report it" in told
+    reports = capsys.readouterr().err
+    assert "Traceback" in reports
+    assert "this is a bug in darkvocab" in reports
+    assert "please report it" in reports
 
 
 def test_what_the_system_refuses_is_named(capsys, tmp_path):

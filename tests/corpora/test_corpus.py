@@ -18,7 +18,7 @@ import texts as made
 from darkvocab import corpus
 from darkvocab.corpora import counting, documents, run
 from darkvocab.errors import CorruptFile, InvalidInput, MissingFile, RunFolderRefused
-from darkvocab.measures.counts import COUNTS, Counts, never
+from darkvocab.measures.counts import COUNTS_FILE, Counts, never
 from darkvocab.sources import open_source
 from darkvocab.sources.tokenizer import open_tokenizer, tokenizer_of
 
@@ -36,7 +36,7 @@ def model(tmp_path_factory):
 @pytest.fixture
 def many(tmp_path, monkeypatch):
     """A corpus of many small pieces, of files that are cut and files that share one."""
-    monkeypatch.setattr(documents, "PIECE", 3_000)
+    monkeypatch.setattr(documents, "PIECE_BYTES", 3_000)
     monkeypatch.setattr(run, "LANDED", 0.0)
     folder = tmp_path / "corpus"
     folder.mkdir()
@@ -76,9 +76,9 @@ def test_sought_tokens_have_their_places_with_the_text_around(model, tmp_path):
     assert [one["line"] for one in places] == [2, 4, 4]  # three at most are kept
     assert (places[1]["before"], places[1]["after"]) == ("he fog\n\nis a ", "g, and fog\nno ")
     assert counts.places[go["id"]] == [{"file": str(tmp_path / "b.jsonl"), "line": 2, "before": "a ", "after": "ng"}]
-    told = counts.to_json()
-    assert told["kinds"]["untrained"] == {"n_tokens": 12, "n_occurring": 2, "n_occurrences": 6}
-    assert [one["places"] for one in told["tokens"]] == [places, counts.places[go["id"]]]
+    reports = counts.to_json()
+    assert reports["kinds"]["untrained"] == {"n_tokens": 12, "n_occurring": 2, "n_occurrences": 6}
+    assert [one["places"] for one in reports["tokens"]] == [places, counts.places[go["id"]]]
 
 
 def test_lines_go_on_from_piece_to_piece(model, many):
@@ -129,7 +129,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(model, many, tmp_path):
         corpus(folder, cut, model=model, resume=True)
     with pytest.raises(RunFolderRefused, match="--resume goes on with it"):
         corpus(folder, cut, model=model)
-    for name in (COUNTS, "manifest.json"):
+    for name in (COUNTS_FILE, "manifest.json"):
         assert (cut / name).read_bytes() == (straight / name).read_bytes()
     again = corpus(folder, cut, model=model, resume=True)
     assert again.to_json() == whole.to_json()
@@ -142,7 +142,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(model, many, tmp_path):
     folder, _ = many
     code = (
         "import sys, time\nfrom darkvocab import corpus\nfrom darkvocab.corpora import documents, run\n"
-        "documents.PIECE, run.LANDED = 3_000, 0.0\n"
+        "documents.PIECE_BYTES, run.LANDED = 3_000, 0.0\n"
         f"corpus({str(folder)!r}, sys.argv[1], model={str(model)!r}, resume=True, "
         "progress=lambda done, total: (print(done, flush=True), time.sleep(0.02)))"
     )
@@ -154,7 +154,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(model, many, tmp_path):
             time.sleep(lot.random() / 10)
             child.send_signal(signal.SIGKILL)
     subprocess.run([sys.executable, "-c", code, tmp_path / "cut"], check=True, stdout=subprocess.DEVNULL)
-    for name in (COUNTS, "manifest.json"):
+    for name in (COUNTS_FILE, "manifest.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
 
 
@@ -208,13 +208,13 @@ def test_a_template_that_is_missing_or_fails_is_refused(template, said, tmp_path
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused_and_what_landed_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "PIECE", 100)
+    monkeypatch.setattr(documents, "PIECE_BYTES", 100)
     monkeypatch.setattr(run, "LANDED", 0.0)
     folder = made.model(tmp_path / "model", n_rows=305)
     (tmp_path / "a.txt").write_text("all is well\n" * 30 + "a gong")
     with pytest.raises(InvalidInput, match=r"a.txt: the tokenizer of .* gives token 310, and the model has 305 rows"):
         corpus(tmp_path / "a.txt", tmp_path / "out", model=folder)
-    assert Counts.open(tmp_path / "out" / COUNTS).read["n_pieces"] >= 1
+    assert Counts.open(tmp_path / "out" / COUNTS_FILE).read["n_pieces"] >= 1
 
 
 def test_what_cannot_be_counted_is_refused(model, tmp_path, monkeypatch):
@@ -232,7 +232,7 @@ def test_what_cannot_be_counted_is_refused(model, tmp_path, monkeypatch):
     with pytest.raises(MissingFile, match="there is no tokenizer beside"):
         corpus(tmp_path / "a.txt", model=tmp_path / "model")
     corpus(tmp_path / "a.txt", tmp_path / "out", model=model)
-    (tmp_path / "out" / COUNTS).write_bytes(b"PAR1")
+    (tmp_path / "out" / COUNTS_FILE).write_bytes(b"PAR1")
     with pytest.raises(CorruptFile, match="not counts of a corpus"):
         corpus(tmp_path / "a.txt", tmp_path / "out", model=model, resume=True)
 
@@ -245,10 +245,10 @@ def test_the_bound_of_the_missing_mass_holds_where_the_truth_is_known():
     held = each = 0
     for _ in range(400):
         counts = rng.multinomial(20_000, shares)
-        told = never(counts)
-        held += shares[counts == 0].sum() <= told["missing_mass_high"]
-        each += shares[4_000] <= told["share_each"] or counts[4_000] > 0
-        assert told["n"] == (counts == 0).sum()
+        reports = never(counts)
+        held += shares[counts == 0].sum() <= reports["missing_mass_high"]
+        each += shares[4_000] <= reports["share_each"] or counts[4_000] > 0
+        assert reports["n"] == (counts == 0).sum()
     assert held >= 360
     assert each >= 360
     assert never(np.zeros(7, np.int64)) == {"n": 7, "of": 7, "n_once": 0} | dict.fromkeys(SHARES)
@@ -290,8 +290,8 @@ def test_the_command_prints_a_table_json_and_a_verdict(cli, model, tmp_path):
     assert "1 lines held bytes" in made_.out
     assert "\x1b" not in made_.out
     assert pl.read_csv(csv).select("text", "count", "line").rows() == [("go", 1, 1)]
-    told = json.loads(cli("corpus", text, "--model", model, "--json").out)
-    assert [one["text"] for one in told["tokens"]] == ["go"]
+    reports = json.loads(cli("corpus", text, "--model", model, "--json").out)
+    assert [one["text"] for one in reports["tokens"]] == ["go"]
     text.write_text("all is well")
     assert cli("corpus", text, "--model", model, "--fail-on", "untrained").code == 0
     for word, said in (("dark", "unknown kind of token 'dark'"), ("verified", "needs a run of verify")):
@@ -303,7 +303,7 @@ def test_the_command_prints_a_table_json_and_a_verdict(cli, model, tmp_path):
 
 @pytest.mark.slow
 def test_progress_goes_on_within_a_packed_file(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(counting, "CHARACTERS", 2_000)
+    monkeypatch.setattr(counting, "BATCH_CHARACTERS", 2_000)
     lot = random.Random(4)
     texts = ["".join(lot.choices("abcdefgh ijklmnop", k=500)) for _ in range(1_000)]
     for name in ("a.jsonl.gz", "a.jsonl.zst"):

@@ -6,8 +6,8 @@ import texts as made
 
 from darkvocab import corpus, scan
 from darkvocab.errors import CorruptFile, InvalidInput, MissingFile
-from darkvocab.measures.counts import COUNTS
-from darkvocab.measures.indicators import NEVER
+from darkvocab.measures.counts import COUNTS_FILE
+from darkvocab.measures.indicators import UNSEEN_TOKENS
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def counts_at(path, counts):
 def test_counts_of_a_run_stand_beside_the_grades(model, tmp_path):
     (tmp_path / "a.txt").write_text("a gong, well")
     counted = corpus(tmp_path / "a.txt", tmp_path / "run", model=model)
-    scanned, plain = scan(model, counts=tmp_path / "run" / COUNTS), scan(model)
+    scanned, plain = scan(model, counts=tmp_path / "run" / COUNTS_FILE), scan(model)
     assert scanned.tokens["count"].to_list() == counted.tokens["count"].to_list()
     assert scanned.tokens.drop("count").equals(plain.tokens)  # most never occur: no sign of what is untrained
     assert scanned.counted["n"] == counted.to_json()["never"]["n"]
@@ -36,8 +36,8 @@ def test_counts_of_a_run_stand_beside_the_grades(model, tmp_path):
 def test_tokens_that_never_occur_are_a_reference_where_they_stand_apart(name, model, tmp_path):
     path = counts_at(tmp_path / name, {token: 5 for token in range(made.N_TOKENS) if token not in made.UNTRAINED})
     plain, scanned = scan(model), scan(model, counts=path)
-    assert plain.indicators.reference.kind != NEVER
-    assert scanned.indicators.reference.kind == NEVER
+    assert plain.indicators.reference.kind != UNSEEN_TOKENS
+    assert scanned.indicators.reference.kind == UNSEEN_TOKENS
     assert scanned.indicators.reference.n == len(made.UNTRAINED)
     assert scanned.listed("dark")["id"].sort().to_list() == list(made.UNTRAINED)
 

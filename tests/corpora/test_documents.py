@@ -33,7 +33,7 @@ def read(*files, field="text", by_line=False):
 @pytest.mark.parametrize("name", made.FILES)
 @pytest.mark.parametrize("piece", [1 << 24, 500])
 def test_texts_are_the_same_in_every_kind_of_file(name, piece, tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "PIECE", piece)
+    monkeypatch.setattr(documents, "PIECE_BYTES", piece)
     file = tmp_path / name
     file.write_bytes(made.FILES[name](made.TEXTS))
     texts, _ = read(file)
@@ -57,15 +57,15 @@ def test_each_file_of_a_folder_is_a_text(tmp_path):
 @pytest.mark.parametrize("seed", range(30))
 def test_pieces_of_a_text_are_the_text_cut_at_line_ends(seed, tmp_path, monkeypatch):
     lot = random.Random(seed)
-    monkeypatch.setattr(documents, "PIECE", lot.randint(1, 200))
-    monkeypatch.setattr(documents, "LONGEST", lot.randint(1, 60))
+    monkeypatch.setattr(documents, "PIECE_BYTES", lot.randint(1, 200))
+    monkeypatch.setattr(documents, "MAX_CHARACTERS", lot.randint(1, 60))
     text = "".join(lot.choice("ab \n\n\ré🙂") * lot.choice([1, 1, 1, 90]) for _ in range(lot.randint(1, 300)))
     file = tmp_path / "a.txt"
     file.write_bytes(text.encode())
     texts, tally = read(file)
     assert "".join(one for one, *_ in texts) == text
     assert tally["n_bad_lines"] == 0
-    assert all(one.endswith("\n") or len(one) >= documents.LONGEST for one, *_ in texts[:-1])
+    assert all(one.endswith("\n") or len(one) >= documents.MAX_CHARACTERS for one, *_ in texts[:-1])
     lines, by_line = text.split("\n"), read(file, by_line=True)[0]
     assert "".join(one for one, *_ in by_line) == text
     if tally["n_pieces"] == 1:  # else lines are counted from where each begins
@@ -73,8 +73,8 @@ def test_pieces_of_a_text_are_the_text_cut_at_line_ends(seed, tmp_path, monkeypa
 
 
 def test_a_line_longer_than_a_piece_is_read_once_and_encoded_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "PIECE", 1000)
-    monkeypatch.setattr(documents, "LONGEST", 300)
+    monkeypatch.setattr(documents, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(documents, "MAX_CHARACTERS", 300)
     line = "word " * 2000
     for name, content in {"a.txt": line, "a.jsonl": json.dumps({"text": line})}.items():
         file = tmp_path / name
@@ -154,7 +154,7 @@ def test_parquet_without_the_column_names_those_there_are(tmp_path):
 
 
 def test_a_place_far_inside_a_file_is_named_by_its_byte(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "PIECE", 100)
+    monkeypatch.setattr(documents, "PIECE_BYTES", 100)
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n' * 20 + b"{\n")
     with pytest.raises(CorruptFile, match=r"a.jsonl behind byte 141:10: not JSON"):
         read(tmp_path / "a.jsonl")
@@ -188,7 +188,7 @@ def test_a_name_that_is_no_utf8_is_read_and_shown(tmp_path):
 
 
 def test_spans_have_all_bytes_of_a_file_and_all_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "PIECE", 1000)
+    monkeypatch.setattr(documents, "PIECE_BYTES", 1000)
     (tmp_path / "a.txt").write_bytes(b"ab\n" * 3333)
     pl.DataFrame({"text": [str(n).zfill(1000) for n in range(3)]}).write_parquet(
         tmp_path / "b.parquet", compression="uncompressed"
@@ -196,7 +196,7 @@ def test_spans_have_all_bytes_of_a_file_and_all_rows(tmp_path, monkeypatch):
     pieces, _ = pieces_of([str(tmp_path)])
     spans = [span for piece in pieces for span in piece]
     for name in ("a.txt", "b.parquet"):
-        own = [span for span in spans if span.path.endswith(name)]
-        assert sum(span.n_bytes for span in own) == (tmp_path / name).stat().st_size
-        assert [span.begin for span in own[1:]] == [span.end for span in own[:-1]]
-        assert sum(not span.begin for span in own) == 1
+        ours = [span for span in spans if span.path.endswith(name)]
+        assert sum(span.n_bytes for span in ours) == (tmp_path / name).stat().st_size
+        assert [span.begin for span in ours[1:]] == [span.end for span in ours[:-1]]
+        assert sum(not span.begin for span in ours) == 1

@@ -107,10 +107,10 @@ NO_HEADS = {"out", "ctc_head"}  # over the frames of a sound
 
 def attributes(pattern):
     """Attributes that transformers' models set so, and a model of each."""
-    found = {}
+    result = {}
     for path in sorted((Path(transformers.__file__).parent / "models").glob("*/modeling_*.py")):
-        found |= dict.fromkeys(re.findall(pattern, path.read_text("utf-8")), path.parent.name)
-    return found
+        result |= dict.fromkeys(re.findall(pattern, path.read_text("utf-8")), path.parent.name)
+    return result
 
 
 def test_every_embedding_and_head_of_transformers_has_a_known_name():
@@ -163,10 +163,10 @@ def test_both_embeddings_of_a_family_are_found_by_name(tmp_path, name, tied):
     torch.save(model.state_dict(), tmp_path / "bin" / "pytorch_model.bin")
     saved_in_shards(model.state_dict(), tmp_path / "shards")
     for folder in ("safetensors", "bin", "shards"):
-        found = EmbeddingMatrix.open(tmp_path / folder)
-        assert np.array_equal(found.rows(slice(None)), rows.detach().numpy())
-        assert (found.chosen, found.tied) == ("by name", tied)
-        assert np.array_equal(found.unembedding().rows(slice(None)), head.detach().numpy())
+        result = EmbeddingMatrix.open(tmp_path / folder)
+        assert np.array_equal(result.rows(slice(None)), rows.detach().numpy())
+        assert (result.chosen, result.tied) == ("by name", tied)
+        assert np.array_equal(result.unembedding().rows(slice(None)), head.detach().numpy())
         assert scan(tmp_path / folder, checksum=False).to_json()["populations"] == [6]
 
 

@@ -47,11 +47,11 @@ def test_the_last_row_is_always_among_those_taken(tmp_path, every, rows):
 
 def test_every_row_that_is_read_is_counted(tmp_path):
     h = History.open(write(tmp_path / "h.safetensors"))
-    told = []
-    assert {row: words.tolist() for row, words in h.words([0, 1, 3, 4], told.append)} == {
+    reports = []
+    assert {row: words.tolist() for row, words in h.words([0, 1, 3, 4], reports.append)} == {
         row: WORDS[row].tolist() for row in (0, 1, 3, 4)
     }
-    assert sum(told) == 4
+    assert sum(reports) == 4
 
 
 def test_a_run_that_goes_on_is_read_as_far_as_it_was(tmp_path):

@@ -54,14 +54,14 @@ def test_codes_become_values_in_the_arithmetic_of_their_scales(grid, bits, offse
     stream = np.unpackbits(codes.astype(np.uint8)[:, :, None], axis=2, bitorder="little")[:, :, :bits]
     words = np.packbits(stream.reshape(9, -1), axis=1, bitorder="little").view(np.uint8)
     packing = Grouped(name="x", dim=3 * group, bits=bits, offset=offset, grid=GRIDS[grid], scales=scales, biases=biases)
-    found = packing.values(words, slice(None))
+    result = packing.values(words, slice(None))
     with np.errstate(all="ignore"):
         products = (codes.reshape(9, 3, group) - offset) * scales.view(kind).astype(np.float64)[:, :, None]
         sums = products.astype(kind).astype(np.float64) + biases.view(kind).astype(np.float64)[:, :, None]
-        assert np.array_equal(found, sums.astype(kind).astype(np.float32).reshape(9, -1), equal_nan=True)
+        assert np.array_equal(result, sums.astype(kind).astype(np.float32).reshape(9, -1), equal_nan=True)
     some = np.array([7, 2])
-    assert np.array_equal(packing.values(words[some], some), found[some], equal_nan=True)
-    assert np.array_equal(packing.of(some).values(words[some], slice(None)), found[some], equal_nan=True)
+    assert np.array_equal(packing.values(words[some], some), result[some], equal_nan=True)
+    assert np.array_equal(packing.of(some).values(words[some], slice(None)), result[some], equal_nan=True)
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def test_sigma_that_is_none_is_refused_before_anything_is_made(tmp_path, refuses
 @pytest.mark.parametrize("arithmetic", ["float32", "exact"])
 @pytest.mark.parametrize("sampler", ["sparse", "dense"])
 def test_sigma_that_overflows_its_grid_is_refused(tmp_path, refuses, grid, arithmetic, sampler):
-    how = ["--grid", grid, "--arithmetic", arithmetic, "--sampler", sampler, "--out", tmp_path / "run"]
-    refuses("sweep", "--sigma", "3e38", "--tokens", 20, *how, code=2, says=[f"overflows {grid}", "smaller sigma"])
+    options = ["--grid", grid, "--arithmetic", arithmetic, "--sampler", sampler, "--out", tmp_path / "run"]
+    refuses("sweep", "--sigma", "3e38", "--tokens", 20, *options, code=2, says=[f"overflows {grid}", "smaller sigma"])
     assert not (tmp_path / "run").exists()
 
 
@@ -137,8 +137,8 @@ def test_epsilon_that_is_no_length_is_refused(refuses, epsilon):
 
 
 def test_epsilon_too_small_to_divide_by_is_refused(tmp_path, refuses):
-    how = ["--tokens", 5, "--epsilon", "1e-320", "--out", tmp_path / "run"]
-    refuses("sweep", "--sigma", "1e-9", *how, "--json", code=2, says=["epsilon"])
+    options = ["--tokens", 5, "--epsilon", "1e-320", "--out", tmp_path / "run"]
+    refuses("sweep", "--sigma", "1e-9", *options, "--json", code=2, says=["epsilon"])
     assert not (tmp_path / "run").exists()
 
 

@@ -18,8 +18,8 @@ def scanned(monkeypatch, tmp_path):
     """Whatever the source, the scan is of these tokens; the source is a file."""
 
     def give(*tokens, **options):
-        found = scan_of(*tokens, **options)
-        monkeypatch.setattr("darkvocab.scan", lambda source, **asked: found)
+        result = scan_of(*tokens, **options)
+        monkeypatch.setattr("darkvocab.scan", lambda source, **asked: result)
         np.save(tmp_path / "rows.npy", np.zeros((2, 2), np.float32))
         return tmp_path / "rows.npy"
 
@@ -121,8 +121,8 @@ def test_what_cannot_be_is_refused_before_the_scan(monkeypatch, cli, refuses, tm
     np.save(tmp_path / "rows.npy", np.zeros((2, 2), np.float32))
     (tmp_path / "p.toml").write_text("[black-hols]")
     words = {"SOURCE": str(tmp_path / "rows.npy"), "POLICY": str(tmp_path / "p.toml")}
-    told = [words.get(word, word.replace("SOURCE", words["SOURCE"])) for word in arguments]
-    refuses("check", *(told or ["--show", "3"]), code=2, says=[says])
+    reports = [words.get(word, word.replace("SOURCE", words["SOURCE"])) for word in arguments]
+    refuses("check", *(reports or ["--show", "3"]), code=2, says=[says])
 
 
 def test_a_policy_that_is_not_there_ends_with_3(scanned, refuses, tmp_path):

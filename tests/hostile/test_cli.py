@@ -239,5 +239,5 @@ def test_what_an_interruption_leaves_half_made_goes_without_a_word(tmp_path):
         "sys.argv = ['darkvocab', 'report', 'run']\n"
         "main()\n"
     )
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert (made.returncode, made.stderr) == (130, "darkvocab: interrupted\n")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (130, "darkvocab: interrupted\n")

@@ -217,14 +217,14 @@ def test_a_worker_of_another_version_is_refused_by_name(cluster, other_version):
     cluster.end(differs)
 
 
-@pytest.mark.parametrize("found", ["0.0.9", "none"])
-def test_a_worker_that_joins_later_is_refused_too(cluster, found, other_version, no_darkvocab):
+@pytest.mark.parametrize("version", ["0.0.9", "none"])
+def test_a_worker_that_joins_later_is_refused_too(cluster, version, other_version, no_darkvocab):
     joined = []
 
     def join():
-        joined.append(cluster.worker(first_path=other_version if found == "0.0.9" else no_darkvocab))
+        joined.append(cluster.worker(first_path=other_version if version == "0.0.9" else no_darkvocab))
 
-    with open_engine(cluster.spec) as engine, pytest.raises(OtherVersion, match=rf"127.* has darkvocab {found}, we"):
+    with open_engine(cluster.spec) as engine, pytest.raises(OtherVersion, match=rf"127.* has darkvocab {version}, we"):
         take(engine.map(work.square, 0.05, range(400)), join, after=5)
     cluster.end(*joined)
 
@@ -340,17 +340,17 @@ def test_a_run_folder_is_the_same_bytes_when_a_worker_is_killed(cluster, tmp_pat
     run.land(trials(), tmp_path / "here", engine="serial")
     victim = cluster.worker()
     cluster.wait_for(3)
-    told = []
+    reports = []
 
     def kill(done, total):
-        told.append(done)
+        reports.append(done)
         if 0 < done < total and victim.poll() is None:
             victim.kill()
             victim.wait()
 
     run.land(trials(), tmp_path / "there", engine=cluster.spec, progress=kill)
     assert victim.poll() is not None
-    assert len(told) == 17
+    assert len(reports) == 17
     assert folder_bytes(tmp_path / "here") == folder_bytes(tmp_path / "there")
     cluster.wait_for(2)
 

@@ -52,10 +52,10 @@ def test_a_run_folder_gets_records_events_and_figures(printed):
     assert "unseen tokens    frozen since step 40" in result.out
     assert re.findall(r"^ *(\d+)  all ", result.out, re.MULTILINE) == ["0", "10", "20", "30", "40", "50"]
     assert "step        40  #1 merges into #2 with 2 tokens: 3 4" in result.out
-    made = evolve(folder)
-    for name, frame in (("evolution", made.records), ("events", made.events), ("tokens", made.tokens)):
+    built = evolve(folder)
+    for name, frame in (("evolution", built.records), ("events", built.events), ("tokens", built.tokens)):
         assert pl.read_parquet(folder / f"{name}.parquet").equals(frame)
-    assert json.loads((folder / "evolution.json").read_text()) == made.summary
+    assert json.loads((folder / "evolution.json").read_text()) == built.summary
     figures = sorted(path.name for path in (folder / "figures").iterdir())
     assert figures == sorted(f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf"))
 
@@ -94,10 +94,10 @@ def test_a_foreign_file_leaves_nothing_behind_unless_asked(tmp_path, cli, conten
 @pytest.mark.slow
 def test_json_has_the_summary_the_tokens_the_events_and_the_records(by_hand, cli):
     printed = json.loads(cli("evolve", by_hand, "--json").out)
-    made = evolve(by_hand)
+    result = evolve(by_hand)
     assert list(printed) == ["summary", "tokens", "events", "records"]
-    assert printed["summary"] == made.summary
-    for name, frame in (("tokens", made.tokens), ("events", made.events), ("records", made.records)):
+    assert printed["summary"] == result.summary
+    for name, frame in (("tokens", result.tokens), ("events", result.events), ("records", result.records)):
         assert printed[name] == frame.to_dicts()
 
 
@@ -109,9 +109,9 @@ def test_many_events_are_counted_and_not_listed(tmp_path, cli):
 
 
 def test_progress_reaches_the_end(by_hand):
-    told = []
-    evolve(by_hand, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (6, 6)
+    reports = []
+    evolve(by_hand, progress=lambda done, total: reports.append((done, total)))
+    assert reports[-1] == (6, 6)
 
 
 @pytest.mark.slow

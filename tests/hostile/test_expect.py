@@ -68,9 +68,9 @@ def test_base_that_is_not_there_is_refused(refuses):
 @pytest.mark.parametrize("tokens", [1, 2, 2100, 10**15])
 def test_json_is_finite_for_any_number_of_tokens_and_any_sigma(cli, tokens):
     sigmas = "0,1e-45,1e-12,1e-9,5e-9,1e-8,1e-7,1e-3,1,1e30"
-    made = cli("expect", "--sigma", sigmas, "--tokens", tokens, "--json")
-    assert made.code == 0, made.err
-    points = strict(made.out)["points"]
+    result = cli("expect", "--sigma", sigmas, "--tokens", tokens, "--json")
+    assert result.code == 0, result.err
+    points = strict(result.out)["points"]
     assert len(points) == 10
     assert finite(points)
     assert {"sigma", "unique_vectors", "n_black_holes", "black_hole_population", "n_singletons"} < set(points[0])
@@ -80,20 +80,20 @@ def test_json_is_finite_for_any_number_of_tokens_and_any_sigma(cli, tokens):
 @pytest.mark.parametrize("distribution", ["gaussian", "laplace", "uniform"])
 def test_json_is_finite_on_every_grid(cli, grid, distribution):
     sigmas = "0,1e-12,1e-9,1e-6,1e-3,1"
-    made = cli("expect", "--sigma", sigmas, "--grid", grid, "--distribution", distribution, "--json")
-    assert made.code == 0, made.err
-    assert finite(strict(made.out))
+    result = cli("expect", "--sigma", sigmas, "--grid", grid, "--distribution", distribution, "--json")
+    assert result.code == 0, result.err
+    assert finite(strict(result.out))
 
 
 @pytest.mark.slow
 def test_a_run_is_held_against_theory(cli, tmp_path):
     assert cli(*SWEPT, "--out", tmp_path / "run").code == 0
-    made = cli("expect", "--run", tmp_path / "run", "--json", "--figure", tmp_path / "it.pdf")
-    assert made.code == 0, made.err
-    found = strict(made.out)
-    assert set(found) == {"agreement", "points", "comparisons"}
-    assert (found["agreement"]["agrees"], found["agreement"]["n_compared"]) == (True, 12)
-    assert [point["sigma"] for point in found["points"]] == [1e-9, 3e-9, 1e-8]
+    built = cli("expect", "--run", tmp_path / "run", "--json", "--figure", tmp_path / "it.pdf")
+    assert built.code == 0, built.err
+    result = strict(built.out)
+    assert set(result) == {"agreement", "points", "comparisons"}
+    assert (result["agreement"]["agrees"], result["agreement"]["n_compared"]) == (True, 12)
+    assert [point["sigma"] for point in result["points"]] == [1e-9, 3e-9, 1e-8]
     assert (tmp_path / "it.pdf").read_bytes().startswith(b"%PDF")
     table = cli("expect", "--run", tmp_path / "run")
     assert "The simulation agrees with theory" in table.out
@@ -105,9 +105,9 @@ def test_a_run_that_does_not_agree_ends_with_1(cli, tmp_path):
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     manifest["parameters"]["grid"] = "float16"
     (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
-    made = cli("expect", "--run", tmp_path / "run")
-    assert made.code == 1
-    assert "DOES NOT agree" in made.out
+    result = cli("expect", "--run", tmp_path / "run")
+    assert result.code == 1
+    assert "DOES NOT agree" in result.out
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from darkvocab.snowballs.fit.run import Fit
 
 
 @pytest.mark.parametrize(
-    ("target", "settings", "told"),
+    ("target", "settings", "message"),
     [
         ("814,1", {}, "a black hole holds two tokens or more, not 1"),
         ("0", {}, "not 0"),
@@ -34,13 +34,13 @@ from darkvocab.snowballs.fit.run import Fit
         ("9" * 30, {}, "more than 1e15 tokens"),
     ],
 )
-def test_settings_without_sense_are_refused(target, settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_without_sense_are_refused(target, settings, message):
+    with pytest.raises(ValueError, match=message):
         Fit(target, **settings)
 
 
 @pytest.mark.parametrize(
-    ("content", "kind", "told"),
+    ("content", "kind", "message"),
     [
         ({"populations": [5, 3], "n_tokens": 6}, ValueError, "8 tokens among 6"),
         ({"populations": [5, 3], "n_tokens": 9, "n_singletons": 5}, ValueError, "n_tokens is 9, by its populations 13"),
@@ -61,13 +61,13 @@ def test_settings_without_sense_are_refused(target, settings, told):
         (b"\xff\xfe\x00", CorruptFile, "is not JSON"),
     ],
 )
-def test_targets_that_contradict_themselves_are_refused(content, kind, told, tmp_path):
+def test_targets_that_contradict_themselves_are_refused(content, kind, message, tmp_path):
     path = tmp_path / "census.json"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         fit(path)
 
 
@@ -78,7 +78,7 @@ def test_populations_that_no_sigma_makes_are_told():
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "told"),
+    ("options", "code", "message"),
     [
         (["--target", "nowhere.json"], 3, "no target 'nowhere.json'"),
         (["--target", "814,1"], 2, "two tokens or more"),
@@ -88,22 +88,22 @@ def test_populations_that_no_sigma_makes_are_told():
         ([], 2, ""),
     ],
 )
-def test_the_command_says_what_is_wrong(options, code, told, cli):
-    made = cli("fit", *options)
-    assert made.code == code
-    assert told in made.err
+def test_the_command_says_what_is_wrong(options, code, message, cli):
+    result = cli("fit", *options)
+    assert result.code == code
+    assert message in result.err
 
 
 @pytest.mark.parametrize("command", ["fit --target 5,3 --draws 20", "expect --sigma 3e-9"])
 def test_what_was_found_is_printed_where_no_figure_can_be_written(command, tmp_path, cli):
     figure = tmp_path / "nowhere" / "figure.png"
-    made = cli(*command.split(), "--figure", figure)
-    assert made.code == 2
-    assert f"cannot write {figure}" in made.err
-    assert "black holes" in made.out
+    result = cli(*command.split(), "--figure", figure)
+    assert result.code == 2
+    assert f"cannot write {figure}" in result.err
+    assert "black holes" in result.out
 
 
 def test_tokens_far_from_any_grid_step_bound_nothing_and_say_so():
-    made = Fit("3,2", base=qwen3_4b_centred()[:2])
-    low, high = made.interval
+    result = Fit("3,2", base=qwen3_4b_centred()[:2])
+    low, high = result.interval
     assert low < high

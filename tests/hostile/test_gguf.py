@@ -164,10 +164,10 @@ def test_name_of_a_tensor_and_text_of_a_token_cannot_forge_a_line(gguf_file, cli
 
 def read_or_refused(path, content):
     with suppress(CorruptFile):
-        for found in open_source(written(path, content)).tensors.values():
+        for result in open_source(written(path, content)).tensors.values():
             with suppress(CorruptFile):
-                assert found.words().nbytes <= len(content)
-                found.words().tobytes()
+                assert result.words().nbytes <= len(content)
+                result.words().tobytes()
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_transfer_that_is_cut_goes_on_where_it_was_cut(model):
     assert scan("org/model").to_json()["n_tokens"] == 4000
     begun = starts(model)
     assert begun[2] - begun[1] == 200_000
-    assert model.served <= len(WEIGHTS) - LAYER.nbytes + repo.BLOCK + 5000
+    assert model.served <= len(WEIGHTS) - LAYER.nbytes + repo.HEADER_BLOCK + 5000
 
 
 @pytest.mark.parametrize("path", ["api/models", "resolve", "/blobs/"])

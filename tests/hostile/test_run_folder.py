@@ -33,15 +33,15 @@ LONG = ("sweep", "--sigma", "1e-9:5e-9:80", "--sampler", "dense", "--tokens", "1
 def curves():
     """Expected curves by the settings they follow from: each is made once, as it takes a second. Sweeps that are killed
     have their bytes compared over processes, each of which makes its own."""
-    made = {}
+    result = {}
     expected = Sweep.expected
 
     def once(self):
         settings = self.sigmas, self.n_tokens, self.grid, self.distribution, self.arithmetic, self.seed, self.sampler
         key = repr(settings), self.base.vector.tobytes()
-        if key not in made:
-            made[key] = expected(self)
-        return made[key]
+        if key not in result:
+            result[key] = expected(self)
+        return result[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sweep, "expected", once)
@@ -58,7 +58,7 @@ def finished(cli, curves, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(cli, tmp_path_factory, contents):
-    """What the long run leaves behind when nothing disturbs it."""
+    """Return what the long run leaves behind when nothing disturbs it."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     assert cli(*LONG, "--out", folder).code == 0
     return contents(folder)
@@ -194,9 +194,9 @@ def test_manifest_that_is_none_is_refused_and_left_alone(unfinished, refuses, co
 def with_another_sigma(path):
     """A part's bytes with one bit changed, such that polars reads another sigma and notices nothing."""
     content, frame = path.read_bytes(), pl.read_parquet(path)
-    for found in re.finditer(re.escape(struct.pack("<d", frame["sigma"][0])), content):
+    for result in re.finditer(re.escape(struct.pack("<d", frame["sigma"][0])), content):
         changed = bytearray(content)
-        changed[found.start()] ^= 1
+        changed[result.start()] ^= 1
         if not pl.read_parquet(bytes(changed)).equals(frame):
             return changed
     raise AssertionError("sigma stands nowhere as it is")

@@ -128,7 +128,7 @@ def test_corrupt_file_ends_every_command_with_4(tmp_path, monkeypatch, refuses, 
 
 
 def library_reads(content):
-    """What the safetensors library makes of these bytes; None when it refuses them."""
+    """Return the tensors that the safetensors library reads from these bytes; None when it refuses them."""
     try:
         return {name: (t["dtype"], tuple(t["shape"]), bytes(t["data"])) for name, t in safetensors.deserialize(content)}
     except safetensors.SafetensorError:
@@ -138,10 +138,10 @@ def library_reads(content):
 def we_read(path):
     """The same of our reader, which refuses with `CorruptFile` or not at all."""
     try:
-        found = open_source(path).tensors
+        result = open_source(path).tensors
     except CorruptFile:
         return None
-    return {name: (t.dtype, t.shape, t.words().tobytes()) for name, t in found.items()}
+    return {name: (t.dtype, t.shape, t.words().tobytes()) for name, t in result.items()}
 
 
 @pytest.mark.slow
@@ -205,8 +205,8 @@ def test_what_the_library_writes_reads_back_word_for_word(scratch, data):
         written[name] = np.frombuffer(data.draw(st.binary(min_size=size, max_size=size)), dtype).reshape(shape)
     path = scratch / "library.safetensors"
     path.write_bytes(save(written, metadata=data.draw(st.none() | st.just({"made": "here"}))))
-    found = open_source(path).tensors
-    assert found.keys() == written.keys()
+    result = open_source(path).tensors
+    assert result.keys() == written.keys()
     for name, array in written.items():
-        assert (DTYPES[found[name].dtype], found[name].shape) == (array.dtype.type, array.shape)
-        assert found[name].words().tobytes() == array.tobytes()
+        assert (DTYPES[result[name].dtype], result[name].shape) == (array.dtype.type, array.shape)
+        assert result[name].words().tobytes() == array.tobytes()

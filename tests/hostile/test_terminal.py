@@ -126,12 +126,12 @@ def test_name_of_a_source_reaches_the_terminal_harmless_and_in_full(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     missing = cli("scan", name)
     np.save(name, np.zeros((2, 2), np.float32))
-    found = cli("scan", name)
+    result = cli("scan", name)
     (tmp_path / name).write_bytes(b"")
     corrupt = cli("scan", name)
-    assert (missing.code, found.code, corrupt.code) == (3, 0, 4)
-    assert all(harmless(text) for text in (missing.err, found.out, corrupt.err))
-    assert printable(name) in found.out
+    assert (missing.code, result.code, corrupt.code) == (3, 0, 4)
+    assert all(harmless(text) for text in (missing.err, result.out, corrupt.err))
+    assert printable(name) in result.out
 
 
 @pytest.mark.slow

@@ -27,23 +27,23 @@ def words(texts, unknown="[UNK]", cutter=None):
 
 def test_texts_that_a_terminal_or_a_page_would_take_for_more_are_kept_as_they_are():
     texts = ["\0", "\x1b[2J", "\u202ehcraes", "<script>alert(1)</script>", "=1+1", "\ufeff", "a\r\nb", ""]
-    found = vocabulary(words(texts), len(texts))
-    assert found.text == texts
-    assert found.data == [text.encode() for text in texts]
-    assert found.category == [*["reachable"] * 7, "unreachable"]  # of an empty text there is no token
-    assert found.witness[:7] == texts[:7]
+    result = vocabulary(words(texts), len(texts))
+    assert result.text == texts
+    assert result.data == [text.encode() for text in texts]
+    assert result.category == [*["reachable"] * 7, "unreachable"]  # of an empty text there is no token
+    assert result.witness[:7] == texts[:7]
 
 
 def test_a_tokenizer_without_a_token_for_the_unknown_refuses_texts_and_is_searched_all_the_same():
     texts = ["a", "b c", "d", "e f", "g", "h"]
-    found = vocabulary(words(texts, cutter=pre_tokenizers.WhitespaceSplit()), 6)
-    assert found.witness == [None if " " in text else text for text in texts]
+    result = vocabulary(words(texts, cutter=pre_tokenizers.WhitespaceSplit()), 6)
+    assert result.witness == [None if " " in text else text for text in texts]
 
 
 def test_texts_longer_than_any_token_are_not_encoded():
-    found = vocabulary(words(["a", "x" * 1_000_000, "y" * 4097, "z" * 4096]), 4)
-    assert found.category == ["reachable", "unknown", "unknown", "reachable"]
-    assert "2 tokens longer than 4,096 characters were not encoded" in found.search
+    result = vocabulary(words(["a", "x" * 1_000_000, "y" * 4097, "z" * 4096]), 4)
+    assert result.category == ["reachable", "unknown", "unknown", "reachable"]
+    assert "2 tokens longer than 4,096 characters were not encoded" in result.search
 
 
 def test_many_long_texts_are_encoded_some_at_a_time():
@@ -81,11 +81,11 @@ def test_a_slow_rule_ends_the_search():
     texts = [f"a{n}" for n in range(2000)]
     tokenizer = words(texts, cutter=pre_tokenizers.PreTokenizer.custom(Cutter(seconds=0.01)))
     began = time.monotonic()
-    found = vocabulary(tokenizer, 2000, seconds=0.3)
+    result = vocabulary(tokenizer, 2000, seconds=0.3)
     assert time.monotonic() - began < 10
-    assert set(found.category) <= {"reachable", "unknown"}
-    assert found.categories["unknown"] > 1000
-    assert "ended after 0.3 seconds" in found.search
+    assert set(result.category) <= {"reachable", "unknown"}
+    assert result.categories["unknown"] > 1000
+    assert "ended after 0.3 seconds" in result.search
 
 
 def test_an_encoder_that_does_not_come_back_ends_the_search_in_time():
@@ -93,11 +93,11 @@ def test_an_encoder_that_does_not_come_back_ends_the_search_in_time():
     tokenizer = by_rules(words(["a", "b"]))
     stuck = dataclasses.replace(tokenizer, encoder=lambda texts: done.wait() and tokenizer.encode(texts))
     began = time.monotonic()
-    found = vocabulary(stuck, 2, seconds=0.3)
+    result = vocabulary(stuck, 2, seconds=0.3)
     done.set()
     assert time.monotonic() - began < 5
-    assert (found.category, found.witness) == (["unknown"] * 2, [None] * 2)
-    assert "ended after 0.3 seconds, while the tokenizer was at work on 1 of them" in found.search
+    assert (result.category, result.witness) == (["unknown"] * 2, [None] * 2)
+    assert "ended after 0.3 seconds, while the tokenizer was at work on 1 of them" in result.search
 
 
 EXPLODES = """
@@ -132,8 +132,8 @@ def test_a_pre_tokenizer_in_python_works_and_is_not_copied():
 
 def test_a_pre_tokenizer_in_python_that_refuses_every_text_reaches_nothing():
     tokenizer = words(["a", "b"], cutter=pre_tokenizers.PreTokenizer.custom(Cutter(KeyError("no"))))
-    found = vocabulary(tokenizer, 2)
-    assert (found.category, found.proof) == (["unreachable"] * 2, [None] * 2)
+    result = vocabulary(tokenizer, 2)
+    assert (result.category, result.proof) == (["unreachable"] * 2, [None] * 2)
 
 
 def write(path, **model):
@@ -149,8 +149,8 @@ def test_half_a_character_in_a_file_is_refused(tmp_path):
 
 def test_an_id_of_four_thousand_million_takes_no_room(tmp_path):
     path = write(tmp_path / "tokenizer.json", type="WordLevel", vocab={"a": 2**32 - 1, "b": 1})
-    found = vocabulary(path, 2)
-    assert (found.text, found.n_texts, found.n_texts_beyond_matrix) == ([None, "b"], 2, 1)
+    result = vocabulary(path, 2)
+    assert (result.text, result.n_texts, result.n_texts_beyond_matrix) == ([None, "b"], 2, 1)
 
 
 def test_no_file_is_refused(tmp_path):
@@ -176,11 +176,11 @@ def test_any_vocabulary_is_explained(tmp_path_factory, vocab, kind, n_tokens):
         }.get(kind, {})
     path.write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
     try:
-        found = vocabulary(path, n_tokens)
+        result = vocabulary(path, n_tokens)
     except CorruptFile:
         return
-    assert found.n_tokens == n_tokens
-    assert set(found.category) <= set(CATEGORIES)
-    texts = [found.text[token] is not None for token in range(n_tokens)]
-    assert [category != "beyond_tokenizer" for category in found.category] == texts
-    assert all(len(found.frame()[name]) == n_tokens for name in found.frame().columns)
+    assert result.n_tokens == n_tokens
+    assert set(result.category) <= set(CATEGORIES)
+    texts = [result.text[token] is not None for token in range(n_tokens)]
+    assert [category != "beyond_tokenizer" for category in result.category] == texts
+    assert all(len(result.frame()[name]) == n_tokens for name in result.frame().columns)

@@ -15,7 +15,7 @@ from tokenizer_files import tekken, trained, vocab_and_merges
 from darkvocab.errors import CorruptFile, DarkvocabError
 from darkvocab.measures.vocabulary import vocabulary
 from darkvocab.sources.tokenizer import open_tokenizer, tiktoken
-from darkvocab.sources.tokenizer.sentencepiece import BLOCK, check_charsmap, fields, read_model
+from darkvocab.sources.tokenizer.sentencepiece import TRIE_BLOCK, check_charsmap, fields, read_model
 
 MUTATIONS = Path(tokenizer_files.__file__).with_name("mutations.py")
 
@@ -75,10 +75,10 @@ def charsmap(units, texts=b"x\0"):
 @pytest.mark.parametrize(
     ("units", "texts", "says"),
     [
-        ([0] * (BLOCK - 1), b"x\0", "sizes do not agree"),
-        ([0] * BLOCK, b"x", "sizes do not agree"),
-        ([1 << 10 << 8] + [0] * (BLOCK - 1), b"x\0", "lead outside"),
-        ([1 << 8] + [0] * (BLOCK - 1), b"x\0", None),  # leads to itself, whose value is 256
+        ([0] * (TRIE_BLOCK - 1), b"x\0", "sizes do not agree"),
+        ([0] * TRIE_BLOCK, b"x", "sizes do not agree"),
+        ([1 << 10 << 8] + [0] * (TRIE_BLOCK - 1), b"x\0", "lead outside"),
+        ([1 << 8] + [0] * (TRIE_BLOCK - 1), b"x\0", None),  # leads to itself, whose value is 256
     ],
 )
 def test_rules_of_normalisation_lead_nowhere_outside(units, texts, says):
@@ -98,7 +98,7 @@ def test_any_bytes_are_rules_or_an_error(data):
         check_charsmap(data)
     except ValueError:
         return
-    assert len(data) > 4 * BLOCK
+    assert len(data) > 4 * TRIE_BLOCK
 
 
 @settings(max_examples=300, deadline=None)
@@ -156,7 +156,7 @@ def test_a_pattern_beside_ranks_that_is_none_is_refused(tmp_path, pattern, says)
 def test_ranks_without_some_byte_cannot_encode(tmp_path, monkeypatch):
     known = tiktoken.Known("Made up", tokenizer_files.PATTERN)
     monkeypatch.setattr(tiktoken, "fingerprint", lambda ranks: "")
-    monkeypatch.setitem(tiktoken.KNOWN, "", known)
+    monkeypatch.setitem(tiktoken.VOCABULARIES, "", known)
     (tmp_path / "a.tiktoken").write_bytes(TEXT)
     with pytest.raises(CorruptFile, match="no token for 254 single bytes, such as 0x00"):
         open_tokenizer(tmp_path / "a.tiktoken")

@@ -90,8 +90,8 @@ BYTES = np.arange(6, dtype=np.float32).tobytes()
 
 
 def test_the_good_one_is_read(torch_file):
-    found = open_source(torch_file(GOOD, {"0": BYTES})).tensors
-    assert {name: t.words().tobytes() for name, t in found.items()} == {"a": BYTES, "b": BYTES}
+    result = open_source(torch_file(GOOD, {"0": BYTES})).tensors
+    assert {name: t.words().tobytes() for name, t in result.items()} == {"a": BYTES, "b": BYTES}
 
 
 # Nothing is run -----------------------------------------------------------------------------------------------------
@@ -195,15 +195,15 @@ def quickly(seconds=10):
 
 def test_list_that_holds_itself_is_read_once(torch_file):
     itself = b"]q\x00h\x00a"
-    found = open_source(torch_file(whole(mapping(loop=itself, a=tensor())), {"0": BYTES})).tensors
-    assert list(found) == ["a"]
+    result = open_source(torch_file(whole(mapping(loop=itself, a=tensor())), {"0": BYTES})).tensors
+    assert list(result) == ["a"]
 
 
 def test_dict_that_holds_itself_is_read_once(torch_file):
-    found = open_source(
+    result = open_source(
         torch_file(whole(b"}q\x00(" + text("me") + b"h\x00" + text("a") + tensor() + b"u"), {"0": BYTES})
     )
-    assert list(found.tensors) == ["a"]
+    assert list(result.tensors) == ["a"]
 
 
 def doubled(start, opcode, n=60):
@@ -366,9 +366,9 @@ def test_compressed_archive_is_refused_and_not_inflated(tmp_path, refuses, compr
 
 def changed_directory(data, name, at, value):
     """An archive whose directory says something else of this entry; `at` counts from the entry's signature."""
-    found = data.rindex(name.encode()) - 46
-    assert data[found : found + 4] == b"PK\x01\x02"
-    return data[: found + at] + value + data[found + at + len(value) :]
+    result = data.rindex(name.encode()) - 46
+    assert data[result : result + 4] == b"PK\x01\x02"
+    return data[: result + at] + value + data[result + at + len(value) :]
 
 
 ODD = {
@@ -402,10 +402,10 @@ def test_entry_that_comes_twice_is_refused(tmp_path, refuses):
 def read_or_refused(path, content):
     path.write_bytes(content)
     with suppress(CorruptFile):
-        for found in open_source(path).tensors.values():
+        for result in open_source(path).tensors.values():
             with suppress(CorruptFile, ValueError):  # no number, or a view
-                assert found.words().nbytes <= len(content)
-                found.words().tobytes()
+                assert result.words().nbytes <= len(content)
+                result.words().tobytes()
 
 
 def test_truncated_file_is_refused(tmp_path):

@@ -54,12 +54,12 @@ def test_settings_that_mean_nothing_are_refused(tmp_path, refuses, arguments, sa
 
 @pytest.mark.slow
 def test_a_training_tells_its_start_and_its_end(tmp_path, cli):
-    made = cli("train", *SMALL, "--out", tmp_path / "run", "--json")
-    assert made.code == 0
-    result = json.loads(made.out)
+    built = cli("train", *SMALL, "--out", tmp_path / "run", "--json")
+    assert built.code == 0
+    result = json.loads(built.out)
     assert (result["steps"], result["status"], result["n_unseen"]) == (3, "complete", 34)
     assert [state["step"] for state in result["states"]] == [0, 3]
-    assert "unseen: 34 tokens (0-9, 11-31, 36, 96, 127)" in made.err
+    assert "unseen: 34 tokens (0-9, 11-31, 36, 96, 127)" in built.err
     shown = cli("train", *SMALL, "--out", tmp_path / "run", "--resume")
     assert "population P" in shown.out
 
@@ -67,9 +67,9 @@ def test_a_training_tells_its_start_and_its_end(tmp_path, cli):
 @pytest.mark.slow
 def test_a_training_that_diverges_is_a_finding(tmp_path, cli, refuses):
     diverging = ("--optimizer", "sgd", "--lr", "1e30", "--clip", 0)
-    made = cli("train", *SMALL, *diverging, "--out", tmp_path / "run")
-    assert made.code == 1
-    assert "darkvocab: the training diverged at step" in made.err
+    result = cli("train", *SMALL, *diverging, "--out", tmp_path / "run")
+    assert result.code == 1
+    assert "darkvocab: the training diverged at step" in result.err
     refuses("train", *SMALL, *diverging, "--out", tmp_path / "run", "--resume", code=1, says=["choose other settings"])
 
 
@@ -94,7 +94,7 @@ def test_two_trainings_never_share_a_folder(tmp_path, start, refuses):
 
 
 def test_a_full_disk_ends_in_a_sentence(tmp_path, process):
-    made = process("train", *SMALL, "--out", tmp_path / "run", largest=5000)
-    assert made.code == 130
-    assert "no space left to write" in made.err
-    assert "Traceback" not in made.err
+    result = process("train", *SMALL, "--out", tmp_path / "run", largest=5000)
+    assert result.code == 130
+    assert "no space left to write" in result.err
+    assert "Traceback" not in result.err

@@ -60,15 +60,15 @@ def token_frame(n, **columns):
         "dark": np.zeros(n, bool),
         **{name: np.linspace(1, 2, n) for name in INDICATORS},
     }
-    made = {**plain, **columns}
-    if "bytes" not in made:
-        made["bytes"] = [None if text is None else text.encode().hex() for text in made["text"]]
-    return pl.DataFrame({name: pl.Series(made.get(name, [None] * n), dtype=dtype) for name, dtype in COLUMNS.items()})
+    result = {**plain, **columns}
+    if "bytes" not in result:
+        result["bytes"] = [None if text is None else text.encode().hex() for text in result["text"]]
+    return pl.DataFrame({name: pl.Series(result.get(name, [None] * n), dtype=dtype) for name, dtype in COLUMNS.items()})
 
 
 def atlas_of(tokens, asked="org/model", *, indicators=None, **parts):
     """The scan of a large model that goes with a frame of tokens; `indicators` and parts as for `scan_from`."""
-    made = scan_from(
+    result = scan_from(
         tokens,
         asked=asked,
         tensor="model.embed_tokens.weight",
@@ -80,12 +80,14 @@ def atlas_of(tokens, asked="org/model", *, indicators=None, **parts):
             ),
             "score": f"chance to be trained as little as the reference, by {INDICATORS['euclidean'][0]}",
             "expected_false_positives": 0.004,
-            "columns": tuple(ColumnFacts(name=k, title=title, formula=how) for k, (title, how) in INDICATORS.items()),
+            "columns": tuple(
+                ColumnFacts(name=k, title=title, formula=options) for k, (title, options) in INDICATORS.items()
+            ),
             **(indicators or {}),
         },
     )
     l_inf = DistanceFacts(rows="black_holes", max=6.1e-05, mean=2.9e-05, median=3e-05, max_steps=1)
-    return replace(made, matrix=replace(made.matrix, hidden_dim=2560), l_inf=l_inf)
+    return replace(result, matrix=replace(result.matrix, hidden_dim=2560), l_inf=l_inf)
 
 
 def qwen_shaped(n=151_936, seed=1):

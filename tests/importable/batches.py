@@ -38,8 +38,8 @@ class Dense:
         where = self.which, self.sigmas, self.points, self.trials
         parts = [torch.from_numpy(part[order]) for part in where]
         out = room(grid, len(parts[0]), self.n, self.bases.shape[1])
-        how = {"laplace": laplace, "float32": float32, "stream": stream, "shape": shape_of(grid)}
-        overflows = backend.draw_dense(torch.from_numpy(self.bases), *parts, seed, **how, out=out)
+        options = {"laplace": laplace, "float32": float32, "stream": stream, "shape": shape_of(grid)}
+        overflows = backend.draw_dense(torch.from_numpy(self.bases), *parts, seed, **options, out=out)
         return out.numpy(), overflows.numpy()
 
     def compiled(self, grid, seed, *, laplace, float32, stream=0):
@@ -64,8 +64,8 @@ class Sparse:
         eight_sigmas = np.resize(sigmas, dim // 2) * 2.0 ** (GRIDS[grid].mantissa_bits + 3)  # where these are a step
         base[: dim // 2] = eight_sigmas * rng.uniform(0.5, 1.5, dim // 2) * rng.choice([1, -1], dim // 2)
         base = base.astype(np.float32)
-        made = {sigma: Snowball(base=base, n_tokens=n, sigma=sigma, grid=grid).single_cells() for sigma in sigmas}
-        self.n, self.cells = n, [made[sigma] for sigma in sigmas]
+        result = {sigma: Snowball(base=base, n_tokens=n, sigma=sigma, grid=grid).single_cells() for sigma in sigmas}
+        self.n, self.cells = n, [result[sigma] for sigma in sigmas]
         self.points, self.trials = COUNTERS[: len(sigmas)], COUNTERS[::-1][: len(sigmas)]
 
     def by(self, backend, seed, *, order=None, dtype=torch.int8, places=None):
@@ -80,17 +80,17 @@ class Sparse:
         return codes.numpy()
 
     def compiled(self, seed):
-        """Of each trial its codes, [n, active]."""
+        """Return each trial's codes, [n, active]."""
         of_trials = zip(self.cells, self.points, self.trials, strict=True)
-        return [compiled_sparse(found, self.n, seed, point, trial) for found, point, trial in of_trials]
+        return [compiled_sparse(result, self.n, seed, point, trial) for result, point, trial in of_trials]
 
 
-def compiled_sparse(found, n, seed, point, trial):
+def compiled_sparse(cells, n, seed, point, trial):
     """Codes of one trial, [n, active]."""
-    out = np.zeros((n, len(found.columns)), np.int8)
+    out = np.zeros((n, len(cells.columns)), np.int8)
     key = seed & 0xFFFFFFFF, seed >> 32
     drawing.draw_sparse(
-        found.columns, found.shift, found.edge_starts, found.thresholds, *key, point, trial, out, *drawing.room()
+        cells.columns, cells.shift, cells.edge_starts, cells.thresholds, *key, point, trial, out, *drawing.room()
     )
     return out
 
@@ -125,11 +125,11 @@ def values_at_edges():
     return np.array([0.0, -0.0, 5e-324, -1e-310, 1e308, np.inf, -np.inf, *powers])
 
 
-def equal(found, drawn):
-    """Whether the codes of a batch are those of each of its trials, and nothing else is written."""
+def equal(codes_of_trials, drawn):
+    """Say whether the codes of a batch are those of each of its trials, and nothing else is written."""
     return all(
         np.array_equal(codes[:, : of_trial.shape[1]], of_trial) and not codes[:, of_trial.shape[1] :].any()
-        for codes, of_trial in zip(found, drawn, strict=True)
+        for codes, of_trial in zip(codes_of_trials, drawn, strict=True)
     )
 
 
@@ -160,8 +160,8 @@ class Rows:
     def leaders(self, folded):
         """The first equal row of each, from a table of rows."""
         rows = np.where(self.words == self.sign, 0, self.words) if folded else self.words
-        found = np.empty(rows.shape[:2], np.int64)
-        for of_trial, leader in zip(rows, found, strict=True):
+        result = np.empty(rows.shape[:2], np.int64)
+        for of_trial, leader in zip(rows, result, strict=True):
             first = {}
             leader[:] = [first.setdefault(row.tobytes(), i) for i, row in enumerate(of_trial)]
-        return found
+        return result

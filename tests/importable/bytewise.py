@@ -17,19 +17,19 @@ def tokenizer():
     letters = "abcdefghijklmnopqrstuvwxyz"
     merges = [(one, other) for one in letters[:8] for other in letters[8:16]][: N_TOKENS - 256]
     vocab = {text: n for n, text in enumerate([*alphabet, *(one + other for one, other in merges)])}
-    made = tokenizers.Tokenizer(models.BPE(vocab, merges))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    return made
+    result = tokenizers.Tokenizer(models.BPE(vocab, merges))
+    result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    result.decoder = decoders.ByteLevel()
+    return result
 
 
 def ascii_tokenizer():
     """Return a tokenizer whose tokens are the bytes below 128, by their numbers."""
     shown = [chr(byte) if 32 < byte < 127 else chr(256 + min(byte, 33)) for byte in range(128)]  # as ByteLevel has them
-    made = tokenizers.Tokenizer(models.BPE({text: byte for byte, text in enumerate(shown)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.decoder = decoders.ByteLevel()
-    return made
+    result = tokenizers.Tokenizer(models.BPE({text: byte for byte, text in enumerate(shown)}, []))
+    result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    result.decoder = decoders.ByteLevel()
+    return result
 
 
 def source(folder, seed=0, n_tokens=N_TOKENS):

@@ -1,4 +1,4 @@
-"""What checks the arrays that functions take and return in tests; all other types are mypy's."""
+"""A checker of the arrays that functions take and return in tests; all other types are mypy's."""
 
 import sys
 from dataclasses import is_dataclass

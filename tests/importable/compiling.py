@@ -30,7 +30,7 @@ class Compiled(NamedTuple):
 
 
 class Driver:
-    """What Triton asks of a card's driver before it compiles."""
+    """Answers to what Triton asks a card's driver before it compiles."""
 
     def __init__(self, architecture):
         self.target = GPUTarget("cuda", architecture, 32)
@@ -47,10 +47,10 @@ class Driver:
 
 def compiled(work, architecture, directory):
     """Name and machine code of each kernel that `work` launches, as it launches it; nothing is run."""
-    made, launch = [], JITFunction.run
+    result, launch = [], JITFunction.run
 
     def compile_only(kernel, *arguments, grid, warmup, **how):
-        made.append((kernel.fn.__name__, launch(kernel, *arguments, grid=grid, warmup=True, **how)))
+        result.append((kernel.fn.__name__, launch(kernel, *arguments, grid=grid, warmup=True, **how)))
 
     JITFunction.run = compile_only
     driver.set_active(Driver(architecture))
@@ -59,7 +59,7 @@ def compiled(work, architecture, directory):
     finally:
         JITFunction.run = launch
         driver.set_active(None)  # whichever there is
-    different = {id(kernel): (name, kernel) for name, kernel in made}
+    different = {id(kernel): (name, kernel) for name, kernel in result}
     return [(name, _read(kernel, Path(directory) / f"{name}.cubin")) for name, kernel in different.values()]
 
 

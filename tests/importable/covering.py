@@ -7,7 +7,7 @@ import numpy as np
 
 from darkvocab.snowballs.bases import qwen3_4b_centred
 from darkvocab.snowballs.fit.run import Fit
-from darkvocab.snowballs.fit.targets import Target
+from darkvocab.snowballs.fit.targets import ObservedCensus
 from darkvocab.snowballs.snowball import Snowball, draw
 from darkvocab.snowballs.theory import Partition
 
@@ -17,7 +17,7 @@ SIGMAS = {"composite": (8e-9, 3e-8), "partition": (2.2e-9,)}
 
 def drawn(sigma, trial):
     counts = draw(Snowball(base=BASE, n_tokens=400, sigma=sigma), seed=77, trial=trial).groups().counts
-    return Target("drawn", Partition(np.sort(counts[counts > 1])[::-1], int((counts == 1).sum())))
+    return ObservedCensus("drawn", Partition(np.sort(counts[counts > 1])[::-1], int((counts == 1).sum())))
 
 
 def estimates(fits):
@@ -29,13 +29,13 @@ def covered(kind, fits):
     for trial in range(fits):
         sigma = SIGMAS[kind][trial % len(SIGMAS[kind])]
         target = drawn(sigma, trial)
-        made = Fit(target, base=BASE, seed=trial)
-        if made.estimate.likelihood.kind != kind:
+        result = Fit(target, base=BASE, seed=trial)
+        if result.estimate.likelihood.kind != kind:
             counts = target.partition.populations
             raise SystemExit(
-                f"trial {trial} has {len(counts)} black holes: fitted by the {made.estimate.likelihood.kind} likelihood"
+                f"trial {trial} has {len(counts)} black holes: fitted by the {result.estimate.likelihood.kind}"
             )
-        low, high = made.interval
+        low, high = result.interval
         covered[sigma] += low <= sigma <= high
     return list(covered.values())
 

@@ -27,7 +27,7 @@ def logprobs(ids, unable=UNTRAINED):
 
 
 class Endpoint:
-    """What a server of a kind answers, and a record of what it was asked."""
+    """A server of a kind, with a record of what it was asked."""
 
     def __init__(self, kind="llama.cpp", key=None, names=("small",), eos=()):
         self.kind = kind

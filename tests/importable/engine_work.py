@@ -29,7 +29,7 @@ def refuse_three(shared, task):
 
 
 class Unportable(Exception):
-    """Its pickle cannot be read."""
+    """An object whose pickle cannot be read."""
 
     def __init__(self, one, two):
         super().__init__(f"{one} and {two}")
@@ -82,7 +82,7 @@ def size_of(shared, task):
 
 
 def count_fetches(dask_scheduler):
-    """From now on, count what workers ask the scheduler for."""
+    """Count, from now on, what workers ask the scheduler for."""
     fetch = dask_scheduler.handlers["get_metadata"]
     dask_scheduler.n_fetches = 0
 

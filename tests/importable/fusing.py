@@ -8,7 +8,7 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, interpr
 
 
 def rounds_once():
-    """Whether the interpreter's `tl.fma` gives the last bit of a sum that all but cancels."""
+    """Say whether the interpreter's `tl.fma` gives the last bit of a sum that all but cancels."""
     x, y, z = (TensorHandle(np.array([value]), tl.float64) for value in (1 + 2.0**-30, 1 - 2.0**-30, -1.0))
     return interpreter_builder.create_fma(x, y, z).data.tolist() == [-(2.0**-60)]
 

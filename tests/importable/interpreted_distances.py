@@ -49,20 +49,20 @@ def batch(generator, grid, counts, dim, n=None):
 def spoilt(distances, weights):
     """Distances with zeros (on the diagonal, too) and NaN where no pair is: nobody may look there."""
     size = distances.shape[1]
-    there = torch.triu((weights[:, :, None] > 0) & (weights[:, None, :] > 0), 1)
+    outside = torch.triu((weights[:, :, None] > 0) & (weights[:, None, :] > 0), 1)
     odd = (torch.arange(size)[:, None] + torch.arange(size)) % 2 > 0
     filled = torch.zeros_like(distances).masked_fill(odd, torch.nan)
-    return torch.where(there, distances, filled)
+    return torch.where(outside, distances, filled)
 
 
 def compare(grid, unit, counts, dim, seed):
     codes, home, rows, weights = batch(torch.Generator().manual_seed(seed), grid, counts, dim)
     kind = GRIDS[grid]
     shape = kind.mantissa_bits, kind.min_exponent, kind.max_code
-    x, its = (made.values(codes, home, rows, unit, shape) for made in (plain, fast))
-    there = (torch.arange(x.shape[1] * 128) < torch.tensor(counts)[:, None]).view(len(counts), -1, 1, 128)
-    hold("values are the same", (x * there, its * there))
-    apart, its = (spoilt(made.all_pairs(x, torch.tensor(counts)), weights) for made in (plain, fast))
+    x, its = (result.values(codes, home, rows, unit, shape) for result in (plain, fast))
+    outside = (torch.arange(x.shape[1] * 128) < torch.tensor(counts)[:, None]).view(len(counts), -1, 1, 128)
+    hold("values are the same", (x * outside, its * outside))
+    apart, its = (spoilt(result.all_pairs(x, torch.tensor(counts)), weights) for result in (plain, fast))
     hold("distances are the same", (apart.nan_to_num(-1), its.nan_to_num(-1)))
     return apart, weights
 
@@ -72,12 +72,12 @@ def check(apart, weights, fact=""):
     pairs = total * (total - 1) // 2
     hold(fact or "tallies are the same", *zip(plain.tally(apart, weights), fast.tally(apart, weights), strict=True))
     ranks = torch.stack([(pairs - 1) // 2, pairs // 2], 1).clamp(min=0)
-    middle, its = (made.ranked(apart, weights, equal, ranks) for made in (plain, fast))
+    middle, its = (result.ranked(apart, weights, equal, ranks) for result in (plain, fast))
     hold(fact or "ranked distances are the same", (middle[pairs > 0], its[pairs > 0]))
     limits = torch.cat([middle[0], torch.tensor([0.0, -1.0])]).to(apart.dtype)
-    near, its = (made.within(apart, weights, equal, limits) for made in (plain, fast))
+    near, its = (result.within(apart, weights, equal, limits) for result in (plain, fast))
     hold(fact or "counts within limits are the same", (near, its))
-    graphs = (made.connect(apart, weights, middle[0, 0].item()) for made in (plain, fast))
+    graphs = (result.connect(apart, weights, middle[0, 0].item()) for result in (plain, fast))
     hold(fact or "degrees and labels are the same", *zip(*graphs, strict=True))
 
 
@@ -94,8 +94,8 @@ def measured():
         codes, home = torch.zeros(2, count, dim, dtype=torch.int8), torch.zeros(2, dim, dtype=torch.int64)
         rows, counts = torch.arange(count).expand(2, -1), torch.full((2,), count)
         apart = [
-            made.all_pairs(made.values(codes, home, rows, "weight", (7, -126, 0x7F7F)), counts)
-            for made in (plain, fast)
+            result.all_pairs(result.values(codes, home, rows, "weight", (7, -126, 0x7F7F)), counts)
+            for result in (plain, fast)
         ]
         weights = (torch.arange(count + -count % 128) < count).long().expand(2, -1).contiguous()
         hold(fact, *[(some[:, :count, :count].triu(1), torch.zeros(2, count, count)) for some in apart])
@@ -175,7 +175,7 @@ def connected():
     apart, weights = graphs(n, *edges)
     hold(
         "random graphs are connected as they are",
-        *zip(*(made.connect(apart, weights, 1.0) for made in (plain, fast)), strict=True),
+        *zip(*(result.connect(apart, weights, 1.0) for result in (plain, fast)), strict=True),
     )
 
 

@@ -42,8 +42,8 @@ def drawing():
 
 def dense(grid, seed, *, dim=21, n=37, n_trials=2, **how):
     batch = Dense(dim, n, n_trials)
-    for found, true in zip(batch.by(drawing(), grid, seed, **how), batch.compiled(grid, seed, **how), strict=True):
-        assert np.array_equal(found, true)
+    for result, true in zip(batch.by(drawing(), grid, seed, **how), batch.compiled(grid, seed, **how), strict=True):
+        assert np.array_equal(result, true)
 
 
 def dense_sizes():
@@ -71,10 +71,10 @@ def tails():
 
 
 def dense_alone():
-    batch, how = Dense(21, 37, 2), {"laplace": True, "float32": True}
-    both = batch.by(drawing(), "float8_e5m2", 5, **how)
-    for found, alone in zip(both, batch.by(drawing(), "float8_e5m2", 5, order=[1], **how), strict=True):
-        assert np.array_equal(found[[1]], alone)
+    batch, options = Dense(21, 37, 2), {"laplace": True, "float32": True}
+    both = batch.by(drawing(), "float8_e5m2", 5, **options)
+    for result, alone in zip(both, batch.by(drawing(), "float8_e5m2", 5, order=[1], **options), strict=True):
+        assert np.array_equal(result[[1]], alone)
 
 
 def given_noise():
@@ -84,9 +84,9 @@ def given_noise():
     base = torch.from_numpy(np.linspace(-3, 3, 33))
     for grid, float32, sigma in itertools.product(GRIDS, (False, True), (1e-3, 1e39, 1e300)):
         one, other = room(grid, *z.shape), room(grid, *z.shape)
-        how = {"float32": float32, "shape": shape_of(grid)}
-        overflows = perturbing.perturb(base, z, sigma, out=one, **how)
-        assert torch.equal(overflows, plain.perturb(base, z, sigma, out=other, **how))
+        options = {"float32": float32, "shape": shape_of(grid)}
+        overflows = perturbing.perturb(base, z, sigma, out=one, **options)
+        assert torch.equal(overflows, plain.perturb(base, z, sigma, out=other, **options))
         assert torch.equal(one, other)
 
 
@@ -96,9 +96,9 @@ def rounded():
     x = torch.from_numpy(values_at_edges())
     for grid, values in itertools.product(GRIDS, (x, x.float())):
         one, other = room(grid, len(x)), room(grid, len(x))
-        noise, how = values[None, :, None], {"float32": False, "shape": shape_of(grid)}
+        noise, options = values[None, :, None], {"float32": False, "shape": shape_of(grid)}
         for by, out in ((perturbing, one), (plain, other)):
-            by.perturb(torch.zeros(1), noise, 1.0, **how, out=out[None, :, None])
+            by.perturb(torch.zeros(1), noise, 1.0, **options, out=out[None, :, None])
         assert torch.equal(one, other)
 
 
@@ -122,10 +122,10 @@ def sparse_places():
 
 
 def ties():
-    found = tied(home=1)
+    result = tied(home=1)
     codes = torch.zeros((1, 2000, 1), dtype=torch.int8)
-    drawing().draw_sparse(Lanes.of([found], [0], [0]), 5, codes)
-    assert np.array_equal(codes[0].numpy(), compiled_sparse(found, 2000, 5, 0, 0))
+    drawing().draw_sparse(Lanes.of([result], [0], [0]), 5, codes)
+    assert np.array_equal(codes[0].numpy(), compiled_sparse(result, 2000, 5, 0, 0))
 
 
 def hashed(bits, n_trials, n, dim):
@@ -133,8 +133,8 @@ def hashed(bits, n_trials, n, dim):
 
     rows = Rows(bits, n_trials, n, dim)
     for folded in (True, False):
-        for found, true in zip(grouping.hash_rows(*rows.tensors(), folded), rows.compiled(folded), strict=True):
-            assert np.array_equal(found.numpy(), true)
+        for result, true in zip(grouping.hash_rows(*rows.tensors(), folded), rows.compiled(folded), strict=True):
+            assert np.array_equal(result.numpy(), true)
 
 
 def led(bits, n_trials, n, dim):
@@ -198,18 +198,18 @@ def compiled(launches):
 
     for architecture, (variant, work) in itertools.product(ARCHITECTURES, launches):
         with tempfile.TemporaryDirectory() as folder:
-            for name, made in compiled(work, architecture, folder):
-                yield f"{name}-{variant}-{architecture}", facts(made)
+            for name, result in compiled(work, architecture, folder):
+                yield f"{name}-{variant}-{architecture}", facts(result)
 
 
-def facts(made):
+def facts(kernel):
     loose = r"\S*\.(?:ftz|approx|full)\S*|fma\S*f32|(?:mul|add|sub|mad)\.f(?:32|64)"
     return {
-        "registers": made.registers,
-        "stack": made.stack,
-        "fused": made.ptx.count("fma.rn.f64"),
-        "loose": sorted(set(re.findall(loose, made.ptx))),  # what is not IEEE's operation, or may yet be fused
-        "wide_loads": len(re.findall(r"ld\.global(?:\.\w+)*\.v4\.b32|ld\.global(?:\.\w+)*\.v2\.b64", made.ptx)),
+        "registers": kernel.registers,
+        "stack": kernel.stack,
+        "fused": kernel.ptx.count("fma.rn.f64"),
+        "loose": sorted(set(re.findall(loose, kernel.ptx))),  # what is not IEEE's operation, or may yet be fused
+        "wide_loads": len(re.findall(r"ld\.global(?:\.\w+)*\.v4\.b32|ld\.global(?:\.\w+)*\.v2\.b64", kernel.ptx)),
     }
 
 
@@ -223,14 +223,14 @@ def drawing_launches():
     where = base, number, number.double(), number, number, 2**64 - 1
 
     def dense(laplace, float32):
-        how = {"laplace": laplace, "float32": float32, "stream": 0, "shape": shape_of("bfloat16")}
-        ours.draw_dense(*where, **how, out=out)
+        options = {"laplace": laplace, "float32": float32, "stream": 0, "shape": shape_of("bfloat16")}
+        ours.draw_dense(*where, **options, out=out)
 
     yield "gaussian", lambda: dense(False, True)
     yield "laplace", lambda: dense(True, False)
     noise = torch.empty((1, 2100, 2560))
-    how = {"float32": True, "shape": shape_of("bfloat16")}
-    yield "float32", lambda: perturbing.perturb(base[0].float(), noise, 1e-3, **how, out=out[:1])
+    options = {"float32": True, "shape": shape_of("bfloat16")}
+    yield "float32", lambda: perturbing.perturb(base[0].float(), noise, 1e-3, **options, out=out[:1])
     batch = Sparse(sigmas=(1e-6, 3e-9))
     lanes = Lanes.of(batch.cells, (0, 0), (0, 1))
     yield "sparse", lambda: ours.draw_sparse(lanes, 2**63, torch.empty((2, 1100, 60), dtype=torch.int8))
@@ -258,7 +258,7 @@ LAUNCHES = {"drawing": drawing_launches, "grouping": grouping_launches}
 
 @cache
 def in_a_process(what):
-    """What `main` finds, by area and name."""
+    """Return the results of `main`, by area and name."""
     done = subprocess.run([sys.executable, __file__, what], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -267,13 +267,13 @@ def in_a_process(what):
 
 def main(what):
     if what == "compile":
-        found = {area: dict(compiled(list(launches()))) for area, launches in LAUNCHES.items()}
+        result = {area: dict(compiled(list(launches()))) for area, launches in LAUNCHES.items()}
     else:
         from fusing import fuse  # needs Triton, which this module's importers do not
 
         fuse()
-        found = {area: {name: fails(fact) for name, fact in facts.items()} for area, facts in FACTS.items()}
-    json.dump(found, sys.stdout)
+        result = {area: {name: fails(fact) for name, fact in facts.items()} for area, facts in FACTS.items()}
+    json.dump(result, sys.stdout)
 
 
 def fails(fact):

@@ -161,7 +161,7 @@ def tried(kind: str, n: int, lot: random.Random, real: Path | None) -> dict[str,
 def main() -> None:
     # A change makes another vocabulary, whose pattern nobody knows: here each has the same name and pattern.
     tiktoken.fingerprint = lambda ranks: ""
-    tiktoken.KNOWN[""] = tiktoken.Known("Made up", tokenizer_files.PATTERN, {"<|end|>": 5000})
+    tiktoken.VOCABULARIES[""] = tiktoken.Known("Made up", tokenizer_files.PATTERN, {"<|end|>": 5000})
     kinds = list(NAMES) if sys.argv[1] == "all" else [sys.argv[1]]
     lot = random.Random(int(sys.argv[3]) if len(sys.argv) > 3 else 0)
     real = Path(sys.argv[4]) if len(sys.argv) > 4 else None

@@ -1,4 +1,4 @@
-"""What the notebooks compute of a snowball, with their own means: torch, networkx, every pair. Seeds 001 and 003."""
+"""Statistics of a snowball as the notebooks compute them: torch, networkx, every pair. Seeds 001 and 003."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ SEED_003 = "density mean_linf median_linf n_black_holes demographics".split()
 
 
 def gini(populations):
-    """Of a tensor of populations, ascending from 1; float32."""
+    """Return the Gini coefficient of a tensor of populations, ascending from 1; float32."""
     if len(populations) <= 1:
         return 0.0
     ascending = populations.float().sort()[0]

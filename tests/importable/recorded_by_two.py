@@ -24,9 +24,9 @@ def model():
         vocab_size=VOCABULARY, n_positions=8, n_embd=16, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=None,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, tie_word_embeddings=False,
     )  # fmt: skip
-    made = transformers.GPT2LMHeadModel(config)
-    made.loss_type = "ForCausalLM"
-    return made
+    result = transformers.GPT2LMHeadModel(config)
+    result.loss_type = "ForCausalLM"
+    return result
 
 
 def train(way, rank, folder):

@@ -163,10 +163,10 @@ def scan_from(
 def scan_of(*tokens, tokenizer=True, quantised=False, n_without_row=0, **options):
     """A scan of these tokens, each as what differs from an ordinary one: `dark`, `black_hole`, `category`, ..."""
     rows = []
-    for number, told in enumerate(tokens):
-        category = told.get("category", "reachable" if tokenizer else "unknown")
-        text = told.get("text", None if category in ("beyond_tokenizer", "unknown") else f"t{number}")
-        hole = told.get("black_hole")
+    for number, reports in enumerate(tokens):
+        category = reports.get("category", "reachable" if tokenizer else "unknown")
+        text = reports.get("text", None if category in ("beyond_tokenizer", "unknown") else f"t{number}")
+        hole = reports.get("black_hole")
         population = sum(other.get("black_hole") == hole for other in tokens) if hole else 1
         row = {
             "id": number,
@@ -182,12 +182,12 @@ def scan_of(*tokens, tokenizer=True, quantised=False, n_without_row=0, **options
             "steps": None,
             "norm": 1.0,
             "euclidean": 1.0,
-            "score": 1.0 if told.get("dark") else 0.0,
+            "score": 1.0 if reports.get("dark") else 0.0,
             "dark": False,
             "grade": None,
             "side": None,
         }
-        rows.append(row | told | {"text": text, "category": category})
+        rows.append(row | reports | {"text": text, "category": category})
     untold = {} if tokenizer else {"vocabulary": None, "n_beyond_tokenizer": None}
     return scan_from(
         pl.DataFrame(rows, schema=COLUMNS),

@@ -33,10 +33,10 @@ def rules():
     letters = "abcdefghijklmnopqrstuvwxyz"
     merges = [(one, other) for one in letters[:8] for other in letters[8:16]]
     vocab = {text: n for n, text in enumerate([*alphabet, *(one + other for one, other in merges)])}
-    made = tokenizers.Tokenizer(models.BPE(vocab, merges))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    return made
+    result = tokenizers.Tokenizer(models.BPE(vocab, merges))
+    result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    result.decoder = decoders.ByteLevel()
+    return result
 
 
 def model(folder, *, n_rows=N_TOKENS, template=TEMPLATE):

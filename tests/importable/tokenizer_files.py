@@ -41,7 +41,7 @@ def of_ranks(path, merged=MERGED):
 def known(monkeypatch, merged=MERGED, **options):
     """Let the vocabulary of `of_ranks` be one whose pattern is known."""
     one = tiktoken.Known("Made up", PATTERN, {"<|end|>": 256 + len(merged)}, **options)
-    monkeypatch.setitem(tiktoken.KNOWN, tiktoken.fingerprint(ranks(merged)), one)
+    monkeypatch.setitem(tiktoken.VOCABULARIES, tiktoken.fingerprint(ranks(merged)), one)
 
 
 def tekken(path, *, n_marks=3, merged=MERGED, **changes):

@@ -40,15 +40,15 @@ def word(lot, alphabet):
 
 def merged(lot, symbols, n):
     """Symbols and what up to `n` merges make of them; the merges, not always in an order that can be learned."""
-    made, merges = list(symbols), []
+    result, merges = list(symbols), []
     for _ in range(n):
-        a, b = lot.choice(made), lot.choice(made)
+        a, b = lot.choice(result), lot.choice(result)
         if len(a + b) <= 6 and (a, b) not in merges:
             merges.append((a, b))
-            made += [a + b] if a + b not in made else []
+            result += [a + b] if a + b not in result else []
     if lot.random() < 0.5:
         lot.shuffle(merges)
-    return made, merges
+    return result, merges
 
 
 def numbered(texts):
@@ -56,9 +56,9 @@ def numbered(texts):
 
 
 def bpe(lot, alphabet):
-    made, merges = merged(lot, alphabet, lot.randint(1, 14))
+    result, merges = merged(lot, alphabet, lot.randint(1, 14))
     options = {"unk_token": lot.choice([None, "<unk>"]), "ignore_merges": lot.random() < 0.3}
-    tokenizer = Tokenizer(models.BPE(numbered(["<unk>", *made]), merges, **options))
+    tokenizer = Tokenizer(models.BPE(numbered(["<unk>", *result]), merges, **options))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normaliser(lot), cutter(lot)
     return tokenizer
 
@@ -66,9 +66,9 @@ def bpe(lot, alphabet):
 def byte_level(lot, alphabet):
     alone = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     symbols = sorted(set(alone.pre_tokenize_str(alphabet + "中é丑")[0][0]))
-    made, merges = merged(lot, symbols, lot.randint(1, 20))
+    result, merges = merged(lot, symbols, lot.randint(1, 20))
     every = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(numbered([*every, *made]), merges, ignore_merges=lot.random() < 0.3))
+    tokenizer = Tokenizer(models.BPE(numbered([*every, *result]), merges, ignore_merges=lot.random() < 0.3))
     tokenizer.normalizer = lot.choice([None, normalizers.NFC(), normalizers.Lowercase()])
     split = pre_tokenizers.Split(Regex(lot.choice([SPLIT, *PATTERNS.values()])), lot.choice(["isolated", "removed"]))
     spaced = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=lot.random() < 0.5)
@@ -86,8 +86,8 @@ def byte_level(lot, alphabet):
 def llama(lot, alphabet):
     """Spaces as underscores, single bytes for characters without a token."""
     symbols = ["▁", *(a for a in alphabet if a != " " and lot.random() < 0.8)]
-    made, merges = merged(lot, symbols, lot.randint(1, 14))
-    model = models.BPE(numbered(["<unk>", *BYTES, *made]), merges, unk_token="<unk>", byte_fallback=True)
+    result, merges = merged(lot, symbols, lot.randint(1, 14))
+    model = models.BPE(numbered(["<unk>", *BYTES, *result]), merges, unk_token="<unk>", byte_fallback=True)
     tokenizer = Tokenizer(model)
     if lot.random() < 0.5:
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -99,14 +99,14 @@ def llama(lot, alphabet):
 
 def suffixed(lot, alphabet):
     """A mark at the end of words, as CLIP has it."""
-    made = [*alphabet, *(f"{a}</w>" for a in alphabet)]
+    result = [*alphabet, *(f"{a}</w>" for a in alphabet)]
     merges = []
     for _ in range(12):
-        a, b = lot.choice([text for text in made if not text.endswith("</w>")]), lot.choice(made)
+        a, b = lot.choice([text for text in result if not text.endswith("</w>")]), lot.choice(result)
         if (a, b) not in merges and len(a + b) < 9:
             merges.append((a, b))
-            made += [a + b] if a + b not in made else []
-    tokenizer = Tokenizer(models.BPE(numbered(made), merges, end_of_word_suffix="</w>"))
+            result += [a + b] if a + b not in result else []
+    tokenizer = Tokenizer(models.BPE(numbered(result), merges, end_of_word_suffix="</w>"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normaliser(lot), cutter(lot)
     tokenizer.decoder = decoders.BPEDecoder()
     return tokenizer

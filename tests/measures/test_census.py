@@ -141,10 +141,10 @@ def test_a_tensor_of_torch_gives_the_same():
 
 
 def test_every_token_has_the_number_of_its_black_hole():
-    found = census(np.array([[1], [2], [3], [2], [1], [2], [4]], np.float32))
-    assert found.numbers.tolist() == [2, 1, 0, 1, 2, 1, 0]
-    for number, tokens in enumerate(found.members(), 1):
-        assert np.flatnonzero(found.numbers == number).tolist() == tokens.tolist()
+    result = census(np.array([[1], [2], [3], [2], [1], [2], [4]], np.float32))
+    assert result.numbers.tolist() == [2, 1, 0, 1, 2, 1, 0]
+    for number, tokens in enumerate(result.members(), 1):
+        assert np.flatnonzero(result.numbers == number).tolist() == tokens.tolist()
 
 
 @given(hnp.arrays(np.float32, (12, 2), elements=st.floats(-2, 2, width=32)), st.sampled_from(sorted(GRIDS)))

@@ -16,16 +16,16 @@ def matrix(words, grid="bfloat16"):
 def test_lengths_by_hand():
     a = matrix([[0x3F80, 0x4000], [0x3F80, 0x4000], [0x0000, 0x0001], [0x8000, 0x4040]])
     b = matrix([[0x3F80, 0x4000], [0x3F82, 0x4001], [0x8000, 0x8001], [0x0000, 0x4080]])
-    found = displacements(a, b)
-    assert found.same.tolist() == [True, False, False, False]
-    assert found.l_inf_steps.tolist() == [0, 2, 2, 64]  # -0.0 and 0.0 are no step apart
-    assert found.l_inf.tolist() == [0, 2**-6, 2 * 2.0**-133, 1]
-    assert found.euclidean.tolist() == [0, 2**-6 * 2**0.5, 2 * 2.0**-133, 1]
+    result = displacements(a, b)
+    assert result.same.tolist() == [True, False, False, False]
+    assert result.l_inf_steps.tolist() == [0, 2, 2, 64]  # -0.0 and 0.0 are no step apart
+    assert result.l_inf.tolist() == [0, 2**-6, 2 * 2.0**-133, 1]
+    assert result.euclidean.tolist() == [0, 2**-6 * 2**0.5, 2 * 2.0**-133, 1]
 
 
 def test_zeros_of_either_sign_are_other_bits_and_no_way_apart():
-    found = displacements(matrix([[0x0000]]), matrix([[0x8000]]))
-    assert (found.same[0], found.l_inf_steps[0], found.euclidean[0]) == (False, 0, 0)
+    result = displacements(matrix([[0x0000]]), matrix([[0x8000]]))
+    assert (result.same[0], result.l_inf_steps[0], result.euclidean[0]) == (False, 0, 0)
 
 
 @pytest.mark.slow
@@ -36,12 +36,12 @@ def test_compiled_equals_plain(grid, dim):
     codes = rng.integers(0, g.max_code + 1, (2, 3000, dim)) | rng.choice([0, g.sign], (2, 3000, dim))
     a, b = codes.astype(g.word_dtype)
     b[::3] = a[::3]
-    found = displacements(matrix(a, grid), matrix(b[:2500], grid), threads=3)
+    result = displacements(matrix(a, grid), matrix(b[:2500], grid), threads=3)
     x, y = (decode(words[:2500], g).astype(np.float64) for words in (a, b))
-    assert np.array_equal(found.same, (a == b)[:2500].all(axis=1))
-    assert np.array_equal(found.l_inf_steps, np.abs(to_index(a, g) - to_index(b, g))[:2500].max(axis=1))
-    assert np.array_equal(found.l_inf, np.abs(x - y).max(axis=1))
-    assert found.euclidean == pytest.approx(np.linalg.norm(x - y, axis=1), rel=1e-12)
+    assert np.array_equal(result.same, (a == b)[:2500].all(axis=1))
+    assert np.array_equal(result.l_inf_steps, np.abs(to_index(a, g) - to_index(b, g))[:2500].max(axis=1))
+    assert np.array_equal(result.l_inf, np.abs(x - y).max(axis=1))
+    assert result.euclidean == pytest.approx(np.linalg.norm(x - y, axis=1), rel=1e-12)
 
 
 def test_rows_are_rounded_to_the_grid_that_is_asked_for():

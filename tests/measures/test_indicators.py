@@ -23,15 +23,15 @@ def first_component(rows):
 def test_columns_are_their_formulas():
     rows, rng = two_populations(0, 200, n_trained=3_000, dim=64), np.random.default_rng(1)
     rows[200:] += np.outer(rng.normal(0, 0.1, 3_000), rng.normal(0, 1, 64)).astype(np.float32)  # one to be first
-    found = indicators(rows, {"reserved names": np.arange(200)})
+    result = indicators(rows, {"reserved names": np.arange(200)})
     x = rows.astype(np.float64)
     u, mean, c = x[:200].mean(0), x.mean(0), first_component(x)
-    assert found.norms == pytest.approx(np.linalg.norm(x, axis=1))
-    assert found.columns["euclidean"] == pytest.approx(np.linalg.norm(x - u, axis=1))
-    assert found.columns["cosine"] == pytest.approx(cosine_distances(x, u), abs=1e-12)
-    assert found.columns["cosine_mean_removed"] == pytest.approx(cosine_distances(x - mean, u - mean), abs=1e-12)
+    assert result.norms == pytest.approx(np.linalg.norm(x, axis=1))
+    assert result.columns["euclidean"] == pytest.approx(np.linalg.norm(x - u, axis=1))
+    assert result.columns["cosine"] == pytest.approx(cosine_distances(x, u), abs=1e-12)
+    assert result.columns["cosine_mean_removed"] == pytest.approx(cosine_distances(x - mean, u - mean), abs=1e-12)
     without = x - np.outer(x @ c, c)
-    assert found.columns["cosine_pc_removed"] == pytest.approx(
+    assert result.columns["cosine_pc_removed"] == pytest.approx(
         cosine_distances(without, without[:200].mean(0)), abs=0.02
     )
 
@@ -40,12 +40,12 @@ def test_first_component_is_that_of_all_rows():
     rng = np.random.default_rng(8)
     rows = (rng.normal(0, 0.01, (6_000, 96)) * np.linspace(3, 1, 96)).astype(np.float32) + np.float32(0.02)
     rows[:300] = rng.normal(0, 0.001, (300, 96))
-    found = indicators(rows, {"reserved names": np.arange(300)})
+    result = indicators(rows, {"reserved names": np.arange(300)})
     x, u = rows.astype(np.float64), rows[:300].mean(0, dtype=np.float64)
     c = first_component(x)
     expected = cosine_distances(x - np.outer(x @ c, c), u - (u @ c) * c)
-    assert np.abs(found.columns["cosine_pc_removed"] - expected).max() < 0.05
-    assert np.corrcoef(found.columns["cosine_pc_removed"], expected)[0, 1] > 0.999
+    assert np.abs(result.columns["cosine_pc_removed"] - expected).max() < 0.05
+    assert np.corrcoef(result.columns["cosine_pc_removed"], expected)[0, 1] > 0.999
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -58,15 +58,15 @@ def test_threads_change_nothing(threads):
 
 def test_what_is_known_may_be_asked_for_when_norms_have_been_taken():
     rows, read = two_populations(3, 200, n_trained=2_000), []
-    told = indicators(rows, {"reserved names": np.arange(200)})
+    reports = indicators(rows, {"reserved names": np.arange(200)})
 
     def known():
         assert sum(read) >= rows.nbytes
         return {"reserved names": np.arange(200)}
 
     asked = indicators(rows, known, progress=read.append)
-    assert (asked.score == told.score).all()
-    assert asked.reference.n_left_out == told.reference.n_left_out
+    assert (asked.score == reports.score).all()
+    assert asked.reference.n_left_out == reports.reference.n_left_out
 
 
 def test_rows_of_the_reference_are_held_against_the_mean_of_the_others():
@@ -78,55 +78,55 @@ def test_rows_of_the_reference_are_held_against_the_mean_of_the_others():
     inside = _against(matrix, tokens, centre, frame, len(tokens))
     others = np.array([np.delete(x, n, 0).mean(0) for n in range(len(x))])
     outside = _against(matrix, tokens, centre, frame)
-    for made, u in ((inside, others), (outside, np.broadcast_to(centre, x.shape))):
+    for result, u in ((inside, others), (outside, np.broadcast_to(centre, x.shape))):
         pairs = {
             "cosine": (x, u),
             "cosine_mean_removed": (x - frame.mean, u - frame.mean),
             "cosine_pc_removed": [rows - np.outer(rows @ frame.component, frame.component) for rows in (x, u)],
         }
-        assert made["euclidean"] == pytest.approx(np.linalg.norm(x - u, axis=1))
+        assert result["euclidean"] == pytest.approx(np.linalg.norm(x - u, axis=1))
         for name, (a, b) in pairs.items():
             expected = [cosine_distances(one[None], other)[0] for one, other in zip(a, b, strict=True)]
-            assert made[name] == pytest.approx(expected, abs=1e-12)
+            assert result[name] == pytest.approx(expected, abs=1e-12)
 
 
 def test_reference_is_all_that_is_known_where_it_stands_apart():
     rows = two_populations(2, 300, n_trained=3_000)
     known = {"beyond the tokenizer": np.arange(20), "reserved names": np.arange(100, 130)}
-    found = indicators(rows, known)
-    assert found.reference.kind == "beyond the tokenizer, reserved names"
-    assert found.reference.tokens.tolist() == [*range(20), *range(100, 130)]
-    assert found.dark[:300].mean() > 0.9
+    result = indicators(rows, known)
+    assert result.reference.kind == "beyond the tokenizer, reserved names"
+    assert result.reference.tokens.tolist() == [*range(20), *range(100, 130)]
+    assert result.dark[:300].mean() > 0.9
 
 
 def test_a_kind_that_was_trained_is_passed_over():
     rows = two_populations(2, 300, n_trained=3_000)
-    found = indicators(rows, {"beyond the tokenizer": np.arange(1_000, 1_200), "reserved names": np.arange(100, 130)})
-    assert found.reference.kind == "reserved names"
+    result = indicators(rows, {"beyond the tokenizer": np.arange(1_000, 1_200), "reserved names": np.arange(100, 130)})
+    assert result.reference.kind == "reserved names"
 
 
 def test_a_reference_stands_apart_also_where_a_third_was_never_trained():
     rows = two_populations(5, 1_000, n_trained=2_000)
-    found = indicators(rows, {"reserved names": np.arange(40)})
-    assert found.dark[:1_000].mean() > 0.95
-    assert found.dark[1_000:].mean() < 0.05
+    result = indicators(rows, {"reserved names": np.arange(40)})
+    assert result.dark[:1_000].mean() > 0.95
+    assert result.dark[1_000:].mean() < 0.05
 
 
 def test_members_that_were_trained_are_left_out():
     rows = two_populations(2, 300, n_trained=3_000)
     far = 300 + np.linalg.norm(rows[300:] - rows[:300].mean(0), axis=1).argsort()[-5:]
-    found = indicators(rows, {"reserved names": np.concatenate([np.arange(50), far])})
-    assert (len(found.reference.tokens), found.reference.n_left_out) == (50, 5)
-    assert not found.dark[far].any()
+    result = indicators(rows, {"reserved names": np.concatenate([np.arange(50), far])})
+    assert (len(result.reference.tokens), result.reference.n_left_out) == (50, 5)
+    assert not result.dark[far].any()
 
 
 @pytest.mark.parametrize("known", [None, {"reserved names": np.arange(40)}])
 def test_where_all_were_trained_none_is_dark(known):
     rng = np.random.default_rng(9)
-    found = indicators(rng.normal(0, 0.02, (20_000, 64)).astype(np.float32), known)
-    assert found.reference is None
-    assert not found.dark.any()
-    assert (found.threshold, found.expected_false_positives, found.columns) == (None, None, {})
+    result = indicators(rng.normal(0, 0.02, (20_000, 64)).astype(np.float32), known)
+    assert result.reference is None
+    assert not result.dark.any()
+    assert (result.threshold, result.expected_false_positives, result.columns) == (None, None, {})
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (10, 3), (300, 1), (300, 2)])
@@ -143,8 +143,8 @@ def test_rows_that_are_all_equal_do_not_stand_apart(value):
 def test_zero_rows_are_dark_and_nothing_else():
     rows = np.random.default_rng(1).normal(0, 0.05, (5_000, 64)).astype(np.float32)
     rows[4_900:] = 0
-    found = indicators(rows, {"beyond the tokenizer": np.arange(4_900, 5_000)})
-    assert np.flatnonzero(found.dark).tolist() == list(range(4_900, 5_000))
+    result = indicators(rows, {"beyond the tokenizer": np.arange(4_900, 5_000)})
+    assert np.flatnonzero(result.dark).tolist() == list(range(4_900, 5_000))
 
 
 def test_a_few_black_holes_show_the_rest_of_their_cloud():
@@ -189,21 +189,21 @@ def test_ids_outside_the_matrix_are_refused():
 
 @pytest.mark.slow
 def test_false_positives_are_as_many_as_stated():
-    """Of 16 made-up models, half with 40 known tokens: the stated and the true share differ by less than 0.09 in the
+    """16 made-up models, half with 40 known tokens: the stated and the true share differ by less than 0.09 in the
     mean (0.051 with these seeds), the true one is below 0.1 everywhere (0.078 at most), and over 95% of the untrained
     are found (99.7%). The seeds are fixed: no alarm is false.
     """
-    differences, true, found = [], [], []
+    differences, true, result = [], [], []
     for seed in range(16):
         n_untrained = int(np.random.default_rng(seed).integers(300, 2_000))
         rows = two_populations(seed, n_untrained)
-        made = indicators(rows, {"reserved names": np.arange(40)} if seed % 2 else None)
-        true.append(made.dark[n_untrained:].sum() / made.dark.sum())
-        found.append(made.dark[:n_untrained].mean())
-        differences.append(made.expected_false_positives - true[-1])
+        built = indicators(rows, {"reserved names": np.arange(40)} if seed % 2 else None)
+        true.append(built.dark[n_untrained:].sum() / built.dark.sum())
+        result.append(built.dark[:n_untrained].mean())
+        differences.append(built.expected_false_positives - true[-1])
     assert np.mean(np.abs(differences)) < 0.09
     assert max(true) < 0.1
-    assert np.mean(found) > 0.95
+    assert np.mean(result) > 0.95
 
 
 @pytest.fixture(scope="module")
@@ -215,15 +215,15 @@ def minilm():
 
 
 def test_minilm_shows_its_unused_tokens_by_itself(minilm):
-    _, unused, found = minilm
-    assert found.reference.kind == MODE
-    assert area(-found.columns["euclidean"], unused) > 0.9926
-    assert area(found.score, unused) > 0.9926
-    assert found.dark[unused].mean() > 0.97
+    _, unused, result = minilm
+    assert result.reference.kind == MODE
+    assert area(-result.columns["euclidean"], unused) > 0.9926
+    assert area(result.score, unused) > 0.9926
+    assert result.dark[unused].mean() > 0.97
 
 
 def test_minilm_known_and_unknown_reference_agree(minilm):
-    matrix, unused, found = minilm
-    told = indicators(matrix, {"reserved names": np.flatnonzero(unused)})
-    assert told.reference.kind == "reserved names"
-    assert (told.dark != found.dark).mean() < 0.005
+    matrix, unused, result = minilm
+    reports = indicators(matrix, {"reserved names": np.flatnonzero(unused)})
+    assert reports.reference.kind == "reserved names"
+    assert (reports.dark != result.dark).mean() < 0.005

@@ -22,40 +22,40 @@ def column(*index):
 
 def test_a_cluster_by_hand():
     # In steps: three tokens at 0 (a black hole), one at 1, one at 2, two at 4 (another, a step too far), one at 100.
-    found = neighbours(matrix_of(column(0, 1, 0, 2, 4, 0, 4, 100)))
-    assert str(found.touching) == "<= 1 steps"
-    assert (found.n_tokens, found.n_unique, found.n_pairs, found.n_isolated) == (8, 5, 2, 2)
-    assert found.pairs.tolist() == [[0, 1], [1, 2]]
-    assert found.degrees.tolist() == [1, 2, 1, 0, 0]
-    assert found.token_degrees.tolist() == [3, 4, 1, 1, 0]
-    assert found.n_token_pairs == 3 + 3 + 1 + 1  # within the first hole, with it, 1 and 2, within the second
-    components = found.components
-    assert found.n_components == 3
+    result = neighbours(matrix_of(column(0, 1, 0, 2, 4, 0, 4, 100)))
+    assert str(result.touching) == "<= 1 steps"
+    assert (result.n_tokens, result.n_unique, result.n_pairs, result.n_isolated) == (8, 5, 2, 2)
+    assert result.pairs.tolist() == [[0, 1], [1, 2]]
+    assert result.degrees.tolist() == [1, 2, 1, 0, 0]
+    assert result.token_degrees.tolist() == [3, 4, 1, 1, 0]
+    assert result.n_token_pairs == 3 + 3 + 1 + 1  # within the first hole, with it, 1 and 2, within the second
+    components = result.components
+    assert result.n_components == 3
     assert (components.rows.tolist(), components.tokens.tolist()) == ([3, 1, 1], [5, 2, 1])
     assert components.black_holes.tolist() == [1, 1, 0]
-    assert found.component.tolist() == [0, 0, 0, 1, 2]
-    assert found.cluster.tolist() == [0, 1, 2, 3, 5]
-    assert (found.core.tolist(), found.outliers.tolist()) == ([0, 1, 2, 5], [3])
-    assert [x.tolist() for x in found.degree_table()] == [[0, 1, 2], [2, 2, 1], [3, 4, 1]]
-    starts, others = found.adjacency()
+    assert result.component.tolist() == [0, 0, 0, 1, 2]
+    assert result.cluster.tolist() == [0, 1, 2, 3, 5]
+    assert (result.core.tolist(), result.outliers.tolist()) == ([0, 1, 2, 5], [3])
+    assert [x.tolist() for x in result.degree_table()] == [[0, 1, 2], [2, 2, 1], [3, 4, 1]]
+    starts, others = result.adjacency()
     assert (starts.tolist(), others.tolist()) == ([0, 1, 3, 4, 4, 4], [1, 0, 2, 1])
 
 
 def test_the_cluster_is_of_black_holes_even_where_a_larger_component_has_none():
-    found = neighbours(matrix_of(column(0, 1, 2, 3, 50, 50)))
-    assert found.components.tokens.tolist() == [4, 2]
-    assert found.cluster.tolist() == [4, 5]
+    result = neighbours(matrix_of(column(0, 1, 2, 3, 50, 50)))
+    assert result.components.tokens.tolist() == [4, 2]
+    assert result.cluster.tolist() == [4, 5]
     none = neighbours(matrix_of(column(0, 1, 7)))
     assert [len(x) for x in (none.cluster, none.core, none.outliers)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_one_token_or_none(n):
-    found = neighbours(np.zeros((n, 3), np.float32))
-    assert (found.n_unique, found.n_pairs, found.n_components, found.n_isolated) == (n, 0, n, n)
-    assert found.pairs.shape == (2, 0)
-    assert [len(x) for x in found.degree_table()] == [n, n, n]
-    assert [len(x) for x in found.adjacency()] == [n + 1, 0]
+    result = neighbours(np.zeros((n, 3), np.float32))
+    assert (result.n_unique, result.n_pairs, result.n_components, result.n_isolated) == (n, 0, n, n)
+    assert result.pairs.shape == (2, 0)
+    assert [len(x) for x in result.degree_table()] == [n, n, n]
+    assert [len(x) for x in result.adjacency()] == [n + 1, 0]
 
 
 @given(
@@ -72,24 +72,24 @@ def test_neighbours_are_the_topology_of_the_same_rows(grid, unit, strict, coarse
     values = decode(matrix.words, grid)
     length = float(rng.integers(1, 4)) if unit == "steps" else float(np.ptp(values[:7], axis=0).max()) / 2 + 1e-30
     touching = Touching(length, unit, strict)
-    found = neighbours(matrix, touching, coarser, max_pairs=2000)
+    result = neighbours(matrix, touching, coarser, max_pairs=2000)
     for over in ("unique", "tokens"):
         graph = topology(matrix, touching, coarser, over=over)
-        assert (found.degrees if over == "unique" else found.token_degrees).tolist() == graph.degrees.tolist()
-        assert (found.n_pairs if over == "unique" else found.n_token_pairs) == graph.n_edges
-        assert found.near.labels.tolist() == graph.labels.tolist()
-    assert found.components.tokens.tolist() == graph.sizes.tolist()
-    starts, others = found.adjacency()
-    assert np.diff(starts).tolist() == found.degrees.tolist()
-    assert sorted(zip(np.repeat(np.arange(found.n_unique), found.degrees), others, strict=True)) == sorted(
-        (i, j) for one, other in found.pairs.T.tolist() for i, j in ((one, other), (other, one))
+        assert (result.degrees if over == "unique" else result.token_degrees).tolist() == graph.degrees.tolist()
+        assert (result.n_pairs if over == "unique" else result.n_token_pairs) == graph.n_edges
+        assert result.near.labels.tolist() == graph.labels.tolist()
+    assert result.components.tokens.tolist() == graph.sizes.tolist()
+    starts, others = result.adjacency()
+    assert np.diff(starts).tolist() == result.degrees.tolist()
+    assert sorted(zip(np.repeat(np.arange(result.n_unique), result.degrees), others, strict=True)) == sorted(
+        (i, j) for one, other in result.pairs.T.tolist() for i, j in ((one, other), (other, one))
     )
 
 
 def test_more_pairs_than_may_be_listed_are_counted_and_not_listed():
-    found = neighbours(matrix_of(column(*range(200))), Touching(5, "steps"), max_pairs=100)
-    assert (found.n_pairs, found.degrees.max()) == (5 * 200 - 15, 10)
-    for ask in (lambda: found.pairs, found.adjacency):
+    result = neighbours(matrix_of(column(*range(200))), Touching(5, "steps"), max_pairs=100)
+    assert (result.n_pairs, result.degrees.max()) == (5 * 200 - 15, 10)
+    for ask in (lambda: result.pairs, result.adjacency):
         with pytest.raises(ValueError, match=r"985 pairs .* \(<= 5 steps\), more than the 100 .* max_pairs=985"):
             ask()
     assert neighbours(matrix_of(column(*range(200))), Touching(5, "steps"), max_pairs=985).pairs.shape == (2, 985)

@@ -56,6 +56,6 @@ def test_the_three_of_qwen_that_others_left_out_are_names_of_special_tokens():
 
 
 def test_a_vocabulary_of_sentencepiece_is_explained():
-    found = vocabulary(opened("Mistral 7B"))
-    assert found.runtime == "sentencepiece"
-    assert found.categories == {"reachable": 31_744, "partial_utf8": 128, "unreachable": 125, "special": 3}
+    result = vocabulary(opened("Mistral 7B"))
+    assert result.runtime == "sentencepiece"
+    assert result.categories == {"reachable": 31_744, "partial_utf8": 128, "unreachable": 125, "special": 3}

@@ -38,37 +38,37 @@ def as_rules(vocab, merges=(), **options):
 def test_reachability_names_its_runtime_and_its_witnesses_are_the_runtimes(tmp_path):
     for path in (tekken(tmp_path / "tekken.json"), trained(tmp_path / "a.model")):
         tokenizer = open_tokenizer(path)
-        found = vocabulary(tokenizer)
-        assert found.runtime == tokenizer.runtime
-        assert found.n_tokens == len(tokenizer.pieces)
-        for token, witness in enumerate(found.witness):
+        result = vocabulary(tokenizer)
+        assert result.runtime == tokenizer.runtime
+        assert result.n_tokens == len(tokenizer.pieces)
+        for token, witness in enumerate(result.witness):
             assert witness is None or token in tokenizer.encode([witness])[0]
     assert {"tiktoken", "sentencepiece"} == {vocabulary(tmp_path / name).runtime for name in ("tekken.json", "a.model")}
 
 
 def test_what_tiktokens_pattern_cuts_is_not_reached_and_what_only_a_look_up_reaches_is_named(tmp_path):
-    found = vocabulary(tekken(tmp_path / "tekken.json", merged=(b"11", b"qrs", b"x y", b"th")), round_trip=True)
+    result = vocabulary(tekken(tmp_path / "tekken.json", merged=(b"11", b"qrs", b"x y", b"th")), round_trip=True)
     eleven, whole, words, th = (3 + 256 + n for n in range(4))
-    assert [found.category[token] for token in (eleven, whole, words, th)] == [
+    assert [result.category[token] for token in (eleven, whole, words, th)] == [
         "unreachable",
         "reachable",
         "unreachable",
         "reachable",
     ]
-    assert found.no_round_trip == (eleven, words)
-    (alone,) = found.differs
+    assert result.no_round_trip == (eleven, words)
+    (alone,) = result.differs
     assert (alone.runtime, alone.n_not_reached, alone.first[0].token_id) == (MERGES_ALONE, 1, whole)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_merges_alone_are_what_the_library_does_without_looking_up(seed):
     lot = random.Random(seed)
-    made, merges = merged(lot, "abc", 20)
+    result, merges = merged(lot, "abc", 20)
     lot.shuffle(merges)
-    vocab = {text: n for n, text in enumerate(made)}
+    vocab = {text: n for n, text in enumerate(result)}
     rules = {kind: Tokenizer(models.BPE(vocab, merges, ignore_merges=kind)) for kind in (True, False)}
     looked_up = by_rules(rules[True])
-    alone = looked_up.merges(list(range(len(made))))
+    alone = looked_up.merges(list(range(len(result))))
     assert alone == [rules[False].encode(text).ids == [vocab[text]] for text in looked_up.pieces.text]
     assert looked_up.rules.model.ignore_merges
     assert by_rules(rules[False]).merges is None
@@ -87,9 +87,9 @@ def folder_of_two(tmp_path, monkeypatch):
 
 
 def test_two_tokenizers_of_a_folder_are_compared(tmp_path, monkeypatch):
-    found = vocabulary(folder_of_two(tmp_path, monkeypatch))
-    assert found.runtime == "tokenizers"
-    (other,) = found.differs
+    result = vocabulary(folder_of_two(tmp_path, monkeypatch))
+    assert result.runtime == "tokenizers"
+    (other,) = result.differs
     assert (other.runtime, other.tokenizer) == ("tiktoken", str(tmp_path / "tokenizer.model"))
     # The library merges nothing here; token 256 is another text, and tiktoken finds all the others but two.
     assert (other.n_other_bytes, other.n_not_reached, other.n_reached_only_here) == (1, 0, len(MERGED) - 3)
@@ -103,8 +103,8 @@ def test_a_text_that_only_the_other_search_tried_is_no_difference(tmp_path, monk
     let_be_known(monkeypatch)
     of_ranks(tmp_path / "a.tiktoken")
     of_ranks(tmp_path / "tokenizer.model")
-    found = vocabulary(tmp_path)
-    alone, other = found.differs
+    result = vocabulary(tmp_path)
+    alone, other = result.differs
     assert alone.runtime == MERGES_ALONE
     assert (other.n_other_bytes, other.n_not_reached, other.n_reached_only_here, other.first) == (0, 0, 0, ())
     assert "no differences" in phrase("differing", other=other)
@@ -131,9 +131,9 @@ def test_an_other_one_that_cannot_be_opened_or_encode_is_named(tmp_path, monkeyp
 def test_one_that_cannot_encode_is_compared_by_its_texts(tmp_path):
     of_ranks(tmp_path / "tokenizer.model")
     tekken(tmp_path / "tekken.json")
-    found = vocabulary(tmp_path)
-    assert set(found.category) == {"unknown", "partial_utf8"}
-    (other,) = found.differs
+    result = vocabulary(tmp_path)
+    assert set(result.category) == {"unknown", "partial_utf8"}
+    (other,) = result.differs
     assert other.n_other_bytes == 3 + 256 + len(MERGED)
     assert "pattern" in other.cannot_compare
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from darkvocab.measures.geometry import Geometry
 from darkvocab.measures.tracking import (
-    KINDS,
+    EVENT_KINDS,
     State,
     cloud,
     drift,
@@ -130,29 +130,29 @@ def test_replaying_the_events_gives_every_partition(history):
 
 
 def check_events(before, after, events, fresh):
-    """What the docstring of `Event` says of each kind, and that each change is told once."""
-    there, here = set(before[before > 0].tolist()), set(after[after > 0].tolist())
+    """Assert what the docstring of `Event` says of each kind, and that each change is told once."""
+    outside, inside = set(before[before > 0].tolist()), set(after[after > 0].tolist())
     times = Counter(token for event in events for token in event.tokens)
     both_sides = Counter(token for event in events if event.kind == "gain" and event.other for token in event.tokens)
     assert set(times) == set(np.flatnonzero(before != after).tolist())
     assert all(times[token] == 1 + both_sides[token] for token in times)
     for event in events:
-        assert event.kind in KINDS
+        assert event.kind in EVENT_KINDS
         assert event.tokens == tuple(sorted(event.tokens))
         old, new = set(before[list(event.tokens)].tolist()), set(after[list(event.tokens)].tolist())
         if event.kind == "birth":
             assert (event.hole >= fresh, old, event.other) == (True, {0}, 0)
             assert event.tokens == tuple(np.flatnonzero(after == event.hole).tolist())
         elif event.kind == "vanish":
-            assert (event.hole in here, new, event.other) == (False, {0}, 0)
+            assert (event.hole in inside, new, event.other) == (False, {0}, 0)
             assert event.tokens == tuple(np.flatnonzero(before == event.hole).tolist())
         elif event.kind == "merge":
-            assert event.hole not in here
-            assert event.other in there & here
+            assert event.hole not in inside
+            assert event.other in outside & inside
             assert (old, new) == ({event.hole}, {event.other})
         elif event.kind == "split":
             assert event.hole >= fresh
-            assert event.other in there & here
+            assert event.other in outside & inside
             assert (old, new) == ({event.other}, {event.hole})
         elif event.kind == "gain":
             assert (old, new) == ({event.other}, {event.hole})
@@ -216,8 +216,8 @@ def test_motion_is_that_of_plain_numpy(grid, shape):
     spread = m.spread(tokens)
     assert spread[0] == (d[tokens] != 0).any(axis=1).sum()
     assert spread[1:] == pytest.approx(np.stack([of.mean(axis=1), of.max(axis=1)], axis=1).ravel(), rel=1e-14)
-    own = (b - a)[tokens]
-    bulk, rest = own.mean(axis=0), own - own.mean(axis=0)
+    ours = (b - a)[tokens]
+    bulk, rest = ours.mean(axis=0), ours - ours.mean(axis=0)
     assert drift(before, after, tokens).bulk == pytest.approx(np.linalg.norm(bulk), rel=1e-12, abs=1e-300)
     assert drift(before, after, tokens).thermal == pytest.approx(
         np.sqrt((rest**2).sum(axis=1).mean()), rel=1e-12, abs=1e-300
@@ -236,7 +236,7 @@ def test_distances_of_sets_are_those_of_geometry(grid, few, rows, seed):
     chosen = np.random.default_rng(seed).random(len(rows)) < 0.6
     sets = [np.arange(len(rows)), *(part for part in (np.flatnonzero(chosen), np.flatnonzero(~chosen)) if len(part))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("darkvocab.measures.tracking.FEW", few)
+        patch.setattr("darkvocab.measures.tracking.MOST_ONE_BY_ONE", few)
         means = mean_distances(now, sets, 100)
     for tokens, mean in zip(sets, means, strict=True):
         among = Geometry(now.index[tokens], grid)
@@ -249,7 +249,7 @@ def test_distances_of_sets_are_those_of_geometry(grid, few, rows, seed):
 
 @pytest.mark.parametrize("few", [0, 512])
 def test_means_of_too_many_rows_are_not_taken(few, monkeypatch):
-    monkeypatch.setattr("darkvocab.measures.tracking.FEW", few)
+    monkeypatch.setattr("darkvocab.measures.tracking.MOST_ONE_BY_ONE", few)
     now = state([1.0], [2.0], [3.0], [3.0])
     assert mean_distances(now, [np.arange(4), np.array([2, 3])], 2) == [None, (0.0, 0.0)]
 

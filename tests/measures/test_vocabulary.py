@@ -1,4 +1,4 @@
-"""What tokens stand for, and which of them no text reaches."""
+"""Texts that tokens stand for, and tokens that no text reaches."""
 
 import unicodedata
 from pathlib import Path
@@ -28,23 +28,23 @@ real = pytest.mark.skipif(not MODEL.exists(), reason="make test downloads it")
 def byte_level(merges=(), normaliser=None):
     """The 256 bytes, what merges make of them, and two added tokens."""
     every = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE(numbered([*every, *(a + b for a, b in merges)]), list(merges)))
+    result = Tokenizer(models.BPE(numbered([*every, *(a + b for a, b in merges)]), list(merges)))
     split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
     alone = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.normalizer, made.pre_tokenizer = normaliser, pre_tokenizers.Sequence([split, alone])
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(["<|end|>"])
-    made.add_tokens([AddedToken("<tool>", normalized=False)])
-    return made
+    result.normalizer, result.pre_tokenizer = normaliser, pre_tokenizers.Sequence([split, alone])
+    result.decoder = decoders.ByteLevel()
+    result.add_special_tokens(["<|end|>"])
+    result.add_tokens([AddedToken("<tool>", normalized=False)])
+    return result
 
 
 def of(tokenizer, text, beyond=0):
     """All that is found of one token."""
     n_tokens = max(tokenizer.get_vocab().values()) + 1 + beyond
-    found = vocabulary(tokenizer, n_tokens)
+    result = vocabulary(tokenizer, n_tokens)
     token = tokenizer.token_to_id(text)
     return {
-        name: getattr(found, name)[token]
+        name: getattr(result, name)[token]
         for name in ("text", "data", "category", "witness", "proof", "script", "reserved")
     }
 
@@ -99,11 +99,11 @@ def test_bytes_that_a_text_stands_for(spelling, text, data):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_library_decodes_a_token_to_the_same_bytes(kind):
     tokenizer, _ = drawn(kind, 7)
-    found = vocabulary(tokenizer, max(tokenizer.get_vocab().values()) + 1)
-    first = tokenizer.token_to_id(next(text for text in found.text if text and text.isalpha()))
+    result = vocabulary(tokenizer, max(tokenizer.get_vocab().values()) + 1)
+    first = tokenizer.token_to_id(next(text for text in result.text if text and text.isalpha()))
     n_compared = 0
-    for token, (text, data) in enumerate(zip(found.text, found.data, strict=True)):
-        if text is None or found.category[token] in ("special", "partial_utf8"):
+    for token, (text, data) in enumerate(zip(result.text, result.data, strict=True)):
+        if text is None or result.category[token] in ("special", "partial_utf8"):
             continue
         decoded = [tokenizer.decode(ids, skip_special_tokens=False) for ids in ([first], [first, token])]
         said = decoded[1].removeprefix(decoded[0])
@@ -175,9 +175,9 @@ def test_a_merge_that_only_another_token_for_the_same_id_reaches_is_not_proved_a
     # "ab" is never merged, but "x" has its id, and with c it makes abc.
     vocab = {"a": 0, "b": 1, "c": 2, "ab": 3, "x": 3, "abc": 4}
     tokenizer = Tokenizer(models.BPE(vocab, [("ab", "c")]))
-    found = vocabulary(tokenizer, 5)
-    assert found.n_texts == 6
-    assert (found.text[3], found.witness[3], found.proof[4]) == ("x", "x", None)
+    result = vocabulary(tokenizer, 5)
+    assert result.n_texts == 6
+    assert (result.text[3], result.witness[3], result.proof[4]) == ("x", "x", None)
 
 
 def test_a_token_that_the_pattern_always_cuts_is_proved_to_be_out_of_reach():
@@ -205,17 +205,17 @@ def test_a_space_that_is_put_before_what_a_pattern_has_split_is_not_what_it_cuts
 def test_whole_words_that_are_looked_up_first_are_reached_though_their_merges_go_another_way():
     merges = [("b", "c"), ("a", "b"), ("ab", "c")]
     model = models.BPE(numbered(["a", "b", "c", "bc", "ab", "abc"]), merges, ignore_merges=True)
-    found = of(Tokenizer(model), "abc")
-    assert (found["category"], found["witness"], found["proof"]) == ("reachable", "abc", None)
+    result = of(Tokenizer(model), "abc")
+    assert (result["category"], result["witness"], result["proof"]) == ("reachable", "abc", None)
 
 
 def test_ids_with_several_texts_merge_to_tokens_that_the_pattern_would_cut():
     # "a1" is always cut, but "x" has its id, and with b it makes a1b.
     tokenizer = Tokenizer(models.BPE({"b": 0, "a1": 1, "x": 1, "a1b": 2}, [("a1", "b")]))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}+"), "isolated")
-    found = of(tokenizer, "a1b")
-    assert "xb" in found["witness"]
-    assert found["proof"] is None
+    result = of(tokenizer, "a1b")
+    assert "xb" in result["witness"]
+    assert result["proof"] is None
 
 
 def test_a_piece_of_a_character_that_always_changes_or_is_cut_is_proved_to_be_out_of_reach():
@@ -240,19 +240,19 @@ def test_a_token_that_the_normaliser_changes_is_proved_to_be_out_of_reach(form):
     words = ["[UNK]", "e\u0301", "é", "ﬁ", "fi", "x"]
     tokenizer = Tokenizer(models.WordLevel(numbered(words), unk_token="[UNK]"))
     tokenizer.normalizer = getattr(normalizers, form)()
-    found = vocabulary(tokenizer, len(words))
+    result = vocabulary(tokenizer, len(words))
     changed = [unicodedata.normalize(form, word) != word for word in words]
-    assert [category == "unreachable" for category in found.category] == changed
-    assert [proof == proofs.NORMALISED for proof in found.proof] == changed
+    assert [category == "unreachable" for category in result.category] == changed
+    assert [proof == proofs.NORMALISED for proof in result.proof] == changed
 
 
 def test_a_token_of_one_byte_whose_character_has_a_token():
     model = models.BPE(numbered(["<unk>", *BYTES, "▁", "a"]), [], unk_token="<unk>", byte_fallback=True)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.ByteFallback()
-    found = vocabulary(tokenizer, 259)
-    columns = found.category, found.witness, found.proof
-    category, witness, proof = (dict(zip(found.text, column, strict=True)) for column in columns)
+    result = vocabulary(tokenizer, 259)
+    columns = result.category, result.witness, result.proof
+    category, witness, proof = (dict(zip(result.text, column, strict=True)) for column in columns)
     assert (category["<0x61>"], proof["<0x61>"]) == ("unreachable", proofs.SPELT)
     assert (category["<0x62>"], witness["<0x62>"]) == ("reachable", "b")
     assert category["<0xE4>"] == "partial_utf8"
@@ -273,25 +273,25 @@ def test_pieces_that_continue_a_word_need_one_that_ends_before_them():
 @real
 def test_the_real_tokenizer_has_its_994_names_in_reserve_and_337_pieces_out_of_reach():
     tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
-    found = vocabulary(tokenizer, 30_522)
-    assert (found.model, found.n_texts, found.n_texts_beyond_matrix) == ("WordPiece", 30_522, 0)
-    assert found.categories == {"reachable": 29_186, "unreachable": 1_331, "special": 5}
-    unused = [token for token, pattern in enumerate(found.reserved) if pattern]
-    assert {found.reserved[token] for token in unused} == {"[unused#]"}
+    result = vocabulary(tokenizer, 30_522)
+    assert (result.model, result.n_texts, result.n_texts_beyond_matrix) == ("WordPiece", 30_522, 0)
+    assert result.categories == {"reachable": 29_186, "unreachable": 1_331, "special": 5}
+    unused = [token for token, pattern in enumerate(result.reserved) if pattern]
+    assert {result.reserved[token] for token in unused} == {"[unused#]"}
     assert len(unused) == 994
-    assert {found.category[token] for token in unused} == {"unreachable"}
-    dark = [token for token, category in enumerate(found.category) if category == "unreachable"]
-    assert None not in [found.proof[token] for token in dark]
-    pieces = [found.text[token] for token in dark if found.proof[token] == proofs.CUT_OFF]
+    assert {result.category[token] for token in unused} == {"unreachable"}
+    dark = [token for token, category in enumerate(result.category) if category == "unreachable"]
+    assert None not in [result.proof[token] for token in dark]
+    pieces = [result.text[token] for token in dark if result.proof[token] == proofs.CUT_OFF]
     assert len(pieces) == 336
     assert "##劉" in pieces
     assert {unicodedata.category(text[2])[0] for text in pieces} == {"L", "P", "S"}  # Chinese, and what `##!` is like
-    assert {found.text[token] for token in dark} - set(pieces) == {found.text[token] for token in unused} | {"..."}
-    assert "1,331 tokens were not reached, of which 1,331 are proved" in found.search
+    assert {result.text[token] for token in dark} - set(pieces) == {result.text[token] for token in unused} | {"..."}
+    assert "1,331 tokens were not reached, of which 1,331 are proved" in result.search
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    witnessed = [token for token in range(30_522) if found.witness[token] is not None]
-    texts = [found.witness[token] for token in witnessed]
+    witnessed = [token for token in range(30_522) if result.witness[token] is not None]
+    texts = [result.witness[token] for token in witnessed]
     encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
     assert all(token in encoding.ids for token, encoding in zip(witnessed, encoded, strict=True))
     assert "[unused5]" not in tokenizer.encode("[unused5]", add_special_tokens=False).tokens
@@ -300,10 +300,10 @@ def test_the_real_tokenizer_has_its_994_names_in_reserve_and_337_pieces_out_of_r
 def test_pieces_of_characters_find_whole_characters_around_them():
     tokenizer = byte_level([tuple(LEAD), (LEAD, "Ń"), ("Ĺ", "ä"), ("Ġ", "ä"), ("Ń", "a")])
     for text in (LEAD, "Ĺä", "Ġä", "Ńa", "Ĺ"):
-        found = of(tokenizer, text)
-        assert found["category"] == "partial_utf8"
-        assert found["data"] in found["witness"].encode()
-        assert tokenizer.token_to_id(text) in tokenizer.encode(found["witness"]).ids
+        result = of(tokenizer, text)
+        assert result["category"] == "partial_utf8"
+        assert result["data"] in result["witness"].encode()
+        assert tokenizer.token_to_id(text) in tokenizer.encode(result["witness"]).ids
     assert of(tokenizer, LEAD + "Ń")["witness"] == "中"
 
 
@@ -312,19 +312,19 @@ def test_pieces_of_characters_find_whole_characters_around_them():
 
 def test_ids_without_texts_and_texts_without_rows():
     vocab = {"[UNK]": 0, "a": 1, "b": 4, "d": 4, "c": 9}
-    found = vocabulary(Tokenizer(models.WordLevel(vocab, unk_token="[UNK]")), 6)
-    assert found.text == ["[UNK]", "a", None, None, "d", None]
-    assert found.category == ["reachable", "reachable", *["beyond_tokenizer"] * 2, "reachable", "beyond_tokenizer"]
-    assert (found.n_texts, found.n_texts_beyond_matrix) == (5, 1)
-    assert found.categories == {"reachable": 3, "beyond_tokenizer": 3}
+    result = vocabulary(Tokenizer(models.WordLevel(vocab, unk_token="[UNK]")), 6)
+    assert result.text == ["[UNK]", "a", None, None, "d", None]
+    assert result.category == ["reachable", "reachable", *["beyond_tokenizer"] * 2, "reachable", "beyond_tokenizer"]
+    assert (result.n_texts, result.n_texts_beyond_matrix) == (5, 1)
+    assert result.categories == {"reachable": 3, "beyond_tokenizer": 3}
 
 
 def test_truncation_padding_and_dropout_are_set_aside_and_the_tokenizer_is_left_as_it_is():
     tokenizer = Tokenizer(models.BPE(numbered(["a", "b", "ab"]), [("a", "b")], dropout=0.99))
     tokenizer.enable_truncation(1)
     tokenizer.enable_padding(pad_id=1, length=7)
-    found = vocabulary(tokenizer, 3)
-    assert found.witness == ["a", "b", "ab"]
+    result = vocabulary(tokenizer, 3)
+    assert result.witness == ["a", "b", "ab"]
     assert tokenizer.truncation["max_length"] == 1
     assert tokenizer.padding["length"] == 7
     assert tokenizer.model.dropout == pytest.approx(0.99)
@@ -332,15 +332,15 @@ def test_truncation_padding_and_dropout_are_set_aside_and_the_tokenizer_is_left_
 
 def test_what_the_search_has_no_time_for_is_unknown():
     tokenizer = byte_level([("a", "b")])
-    found = vocabulary(tokenizer, 300, seconds=0)
-    assert found.categories == {"partial_utf8": 128, "special": 2, "beyond_tokenizer": 41, "unknown": 129}
-    assert "ended after 0 seconds" in found.search
+    result = vocabulary(tokenizer, 300, seconds=0)
+    assert result.categories == {"partial_utf8": 128, "special": 2, "beyond_tokenizer": 41, "unknown": 129}
+    assert "ended after 0 seconds" in result.search
 
 
 def test_without_a_tokenizer_everything_is_unknown():
-    found = vocabulary(None, 3)
-    assert (found.model, found.categories, found.search) == (None, {"unknown": 3}, "no tokenizer")
-    assert found.frame()["text"].to_list() == [None] * 3
+    result = vocabulary(None, 3)
+    assert (result.model, result.categories, result.search) == (None, {"unknown": 3}, "no tokenizer")
+    assert result.frame()["text"].to_list() == [None] * 3
 
 
 def test_a_negative_number_of_rows_is_refused():
@@ -359,9 +359,9 @@ def test_a_matrix_holds_the_tokenizer_that_its_texts_are_of(tmp_path):
     save_file({"model.embed_tokens.weight": np.ones((300, 2), "f4")}, tmp_path / "model.safetensors")
     byte_level([("a", "b")]).save(str(tmp_path / "tokenizer.json"))
     matrix = EmbeddingMatrix.open(tmp_path)
-    found = vocabulary(matrix.tokenizer, matrix.n_tokens)
-    assert {token: text for token, text in enumerate(found.text) if text is not None} == matrix.texts
-    assert found == vocabulary(tmp_path / "tokenizer.json", 300)
+    result = vocabulary(matrix.tokenizer, matrix.n_tokens)
+    assert {token: text for token, text in enumerate(result.text) if text is not None} == matrix.texts
+    assert result == vocabulary(tmp_path / "tokenizer.json", 300)
     assert EmbeddingMatrix.open(tmp_path, tokenizer="none").tokenizer is None
 
 
@@ -375,14 +375,14 @@ def test_a_gguf_file_that_llama_cpp_does_not_load_says_what_its_tokens_are_but_n
     ]
     path = ggufs.saved(tmp_path / "a.gguf", {"token_embd.weight": np.ones((9, 2), "f4")}, values)
     matrix = EmbeddingMatrix.open(path)
-    found = vocabulary(matrix.tokenizer, matrix.n_tokens)
-    assert (found.model, found.runtime) == ("BPE", "llama.cpp")
-    assert found.category == [
+    result = vocabulary(matrix.tokenizer, matrix.n_tokens)
+    assert (result.model, result.runtime) == ("BPE", "llama.cpp")
+    assert result.category == [
         *("special", "special", "unknown", "partial_utf8", "unknown", "special", "beyond_tokenizer"),
         *("unknown", "unknown"),  # [PAD7] would be row 7's, and row 8 is no unused one
     ]
-    assert found.data[2:5] == [b" the", b"\xe4", b"A"]
-    assert "nothing was encoded: two of its tokens have the text '[PAD8]'" in found.search
+    assert result.data[2:5] == [b" the", b"\xe4", b"A"]
+    assert "nothing was encoded: two of its tokens have the text '[PAD8]'" in result.search
     assert matrix.n_beyond_tokenizer == 1
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from darkvocab import reproduce
 from darkvocab.measures.geometry import Geometry
-from darkvocab.notebooks import recipes
 from darkvocab.notebooks.recipes import AGREES, UNCHECKED, sweep_12_2a
 from darkvocab.numerics import encode, to_index
 from darkvocab.snowballs.bases import load_base, qwen3_4b, qwen3_4b_centred, recorded, varying_words
@@ -23,9 +22,9 @@ def test_12_1a_agrees_to_the_last_printed_digit():
     pytest.importorskip("torch")
     rows = reproduce("12.1a")
     assert {row.agrees for row in rows} == {AGREES}
-    here = [(row.figure.strip(), row.here) for row in rows]
-    assert ("max L-inf over all tokens", "4.39e-05") in here
-    assert here.index(("largest", "120")) < here.index(("population P", "123"))
+    inside = [(row.figure.strip(), row.here) for row in rows]
+    assert ("max L-inf over all tokens", "4.39e-05") in inside
+    assert inside.index(("largest", "120")) < inside.index(("population P", "123"))
 
 
 def test_the_initial_state_of_11_2c_agrees_to_the_last_printed_digit():
@@ -120,13 +119,11 @@ def test_the_thirteen_recorded_rows_have_the_published_geometry():
 
 
 @pytest.fixture
-def short(monkeypatch, tmp_path):
+def short(tmp_path):
     """Reproduce a training of 11.2 in fewer steps than its 10,000; returns the rows by figure, and the run folder."""
 
     def run(recipe, steps):
-        whole = recipes.training_11_2
-        monkeypatch.setattr(recipes, "training_11_2", lambda *settings: whole(*settings, steps=steps))
-        rows = {row.figure.strip(): row for row in reproduce(recipe, out=tmp_path / "run")}
+        rows = {row.figure.strip(): row for row in reproduce(recipe, steps=steps, out=tmp_path / "run")}
         for name in ("parameters", *(f"{name} at the start" for name in START)):
             assert rows[name].agrees == AGREES, rows[name]
         assert rows["unseen tokens"].agrees == UNCHECKED

@@ -19,11 +19,11 @@ from darkvocab.snowballs.snowball import Snowball, draw
 # Constants that send small data where large data goes: sorted outright or tallied, in one block or several, looked up
 # or computed again, over all columns or only outside windows.
 SMALL = {
-    "FEW_ROWS": (0, 256),
+    "SORTED_ROWS": (0, 256),
     "FEW_ENTRIES": (0, 1 << 24),
-    "SAMPLE": (4, 16),
-    "BLOCK": (1, 1 << 23),
-    "KEPT": (0, 1 << 26),
+    "WINDOW_SAMPLE": (4, 16),
+    "BLOCK_PAIRS": (1, 1 << 23),
+    "KEPT_PAIRS": (0, 1 << 26),
 }
 paths = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in SMALL.items()})
 
@@ -43,7 +43,15 @@ class Patched:
         self.patch.undo()
 
 
-WINDOWS = {"FEW_ROWS": 0, "FEW_ENTRIES": 0, "SAMPLE": 16, "BLOCK": 1, "STREAMING": 0.5, "SETTLING": 1, "OPTIMISM": 1}
+WINDOWS = {
+    "SORTED_ROWS": 0,
+    "FEW_ENTRIES": 0,
+    "WINDOW_SAMPLE": 16,
+    "BLOCK_PAIRS": 1,
+    "STREAMING": 0.5,
+    "SETTLING": 1,
+    "OPTIMISM": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +162,7 @@ def test_a_threshold_is_rounded_to_float32_as_torch_rounds_it():
 @pytest.mark.parametrize("index", [np.array([[3, 4]]), np.empty((0, 4), np.int64)], ids=["one", "none"])
 @pytest.mark.parametrize("few_rows", [0, 256])
 def test_one_row_or_none_has_no_pairs(index, few_rows):
-    with Patched(FEW_ROWS=few_rows):
+    with Patched(SORTED_ROWS=few_rows):
         ours = Distances(index, "bfloat16")
         spread = ours.spread
         assert (spread.n_pairs, spread.max, spread.mean, spread.lower_median, spread.median) == (0, 0, 0, 0, 0)
@@ -285,7 +293,7 @@ def test_windows_and_several_blocks_are_taken_and_equal_all_pairs(dtype, kept, m
         return stream(*args)
 
     monkeypatch.setattr(kernels, "stream", watched)
-    with Patched(**{**WINDOWS, "KEPT": kept}):
+    with Patched(**{**WINDOWS, "KEPT_PAIRS": kept}):
         ours = Distances(index, "bfloat16", unit="steps")
         assert [first for first, _ in ours.blocks()] == [0, 64, 128]
         assert all(width > 0 for width in widths)
@@ -321,7 +329,7 @@ def test_the_mean_is_of_the_exact_sum_where_float64_would_round(few, unit, large
     apart = plain_matrix(index, "float32", unit).tolist()
     pairs = [(int(weights[i] * weights[j]), apart[i][j]) for i, j in itertools.combinations(range(300), 2)]
     exact = sum(count * Fraction(distance) for count, distance in pairs)
-    with Patched(FEW_ROWS=few, BLOCK=1):
+    with Patched(SORTED_ROWS=few, BLOCK_PAIRS=1):
         ours = Distances(index, "float32", unit=unit, weights=weights)
         assert ours.spread.mean == float(exact) / ours.n_pairs
     rounded = sum(float(count) * distance for count, distance in pairs)

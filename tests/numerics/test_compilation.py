@@ -53,7 +53,7 @@ def use(folder):
     x = np.arange(3.0)
     module.double(x)
     assert x.tolist() == [0.0, 2.0, 4.0]
-    return tuple(sum(found.values()) for found in (module.double.stats.cache_hits, module.double.stats.cache_misses))
+    return tuple(sum(result.values()) for result in (module.double.stats.cache_hits, module.double.stats.cache_misses))
 
 
 def test_a_kernel_is_compiled_once(folder):
@@ -121,8 +121,8 @@ def test_what_was_compiled_for_other_instructions_is_not_used(folder):
 )
 def test_instructions_that_are_not_there_are_refused(monkeypatch, name, features, says):
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    there = dict.fromkeys(compilation.LEVELS["x86-64-v3"].split(), True) | {"avx512f": False}
-    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: there)
+    outside = dict.fromkeys(compilation.LEVELS["x86-64-v3"].split(), True) | {"avx512f": False}
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: outside)
     with pytest.raises(InvalidInput) as caught:
         compilation.check_processor(name, features)
     for words in says:

@@ -16,11 +16,11 @@ from darkvocab.numerics._backends import neighbours as kernels
 SMALL = {
     "FEATURES": (1, 3, 32),
     "BLOCKS": (1, 3, 16),
-    "SAMPLE": (2, 512),
-    "SMALL": (1, 4, 256),
-    "LISTED": (0, 1, 4),
+    "FEATURE_SAMPLE": (2, 512),
+    "SMALL_COMPONENT": (1, 4, 256),
+    "PAIRS_PER_ROW": (0, 1, 4),
     "STUCK": (0.1, 0.75),
-    "FEW_ROWS": (0, 1000),
+    "ONE_THREAD_ROWS": (0, 1000),
     "BLOCK_BYTES": (1, 1 << 26),
 }
 paths = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in SMALL.items()})
@@ -34,7 +34,7 @@ def patched():
 
 
 def plain_near(index, grid, touching):
-    """Which rows touch which: whole differences of indices, or float32 differences of float32 values."""
+    """Return which rows touch which: whole differences of indices, or float32 differences of float32 values."""
     x = index.astype(np.int64) if touching.unit == "steps" else index_values(index, grid).astype(np.float32)
     with np.errstate(over="ignore"):
         limit = touching.threshold if touching.unit == "steps" else np.float32(touching.threshold)
@@ -200,7 +200,7 @@ LARGEST = GRIDS["float32"].max_code
     "touching", [Touching(1e30), Touching(3.4e38), Touching(3.3e38, strict=True), Touching(1e39), Touching(5, "steps")]
 )
 def test_differences_that_overflow_float32(touching, patched):
-    patched(FEATURES=3, LISTED=0, SMALL=1)
+    patched(FEATURES=3, PAIRS_PER_ROW=0, SMALL_COMPONENT=1)
     rng = np.random.default_rng(2)
     index = rng.choice([-LARGEST, LARGEST, LARGEST - 1, 0, LARGEST // 2], (60, 8), p=[0.05, 0.05, 0.05, 0.45, 0.4])
     assert_near_is_plain(index, "float32", touching)
@@ -232,7 +232,7 @@ def test_every_path_is_taken(monkeypatch):
     assert_near_is_plain(index, "bfloat16", Touching(1, "steps"), rng.integers(1, 4, len(index)), threads=2)
     assert {"_all_near", "_compare", "_join"} <= set(called)
     assert_near_is_plain(index[-300:], "bfloat16", Touching(1, "steps"), threads=2)
-    monkeypatch.setattr(module, "LISTED", 1 << 20)
+    monkeypatch.setattr(module, "PAIRS_PER_ROW", 1 << 20)
     assert_near_is_plain(index[:200], "bfloat16", Touching(1, "steps"), threads=2)
     assert "_settle" in called
 
@@ -320,9 +320,9 @@ def test_rows_equal_in_most_columns_are_not_all_compared(monkeypatch):
     join = module._Search._join
 
     def watched(self, *args):
-        found = join(self, *args)
-        candidates.append(found.n_pairs)
-        return found
+        result = join(self, *args)
+        candidates.append(result.n_pairs)
+        return result
 
     monkeypatch.setattr(module._Search, "_join", watched)
     near = near_rows(from_index(index, "bfloat16"), "bfloat16", Touching(1, "steps"))

@@ -42,7 +42,7 @@ def test_lower_half_alone_shows_how_wide_a_law_is():
 
 
 def test_chance_is_expected_over_counted_members():
-    """Of 600 at one place and 200 a little above, where the law puts four fifths and one: all are members."""
+    """600 members at one place and 200 a little above, where the law puts four fifths and one: all are members."""
     law = Law(location=0.0, scale=1.0)
     at, above = law.quantile(0.79), law.quantile(0.98)
     chance = membership(

@@ -12,7 +12,7 @@ import pytest
 from atlases import HOSTILE, atlas_of, hostile, qwen_shaped, token_frame
 
 from darkvocab.reports import atlas
-from darkvocab.reports.atlas import KINDS, finding, gzipped, kinds_of, pack, page, rounded
+from darkvocab.reports.atlas import TOKEN_KINDS, finding, gzipped, kinds_of, pack, page, rounded
 from darkvocab.text import printable
 
 N = 8
@@ -63,7 +63,7 @@ def test_a_token_is_of_one_kind():
         dark=[False, True, True, False, True, False, True],
         reserved=[None, None, None, "<|reserved_special_token_#|>", None, None, None],
     )
-    assert [KINDS[kind].key for kind in kinds_of(tokens)] == [
+    assert [TOKEN_KINDS[kind].key for kind in kinds_of(tokens)] == [
         *("reachable", "under_trained", "unreachable", "reserved", "beyond_tokenizer", "partial_utf8", "unknown")
     ]
 
@@ -90,10 +90,10 @@ def unpacked(scan):
 
 
 @pytest.mark.parametrize("at_a_time", [7, 8_192])
-@pytest.mark.parametrize("made", [hostile, lambda: qwen_shaped(3_000)])
-def test_what_is_packed_is_there_again(made, at_a_time, monkeypatch):
-    monkeypatch.setattr(atlas, "AT_A_TIME", at_a_time)
-    scan = made()
+@pytest.mark.parametrize("make", [hostile, lambda: qwen_shaped(3_000)])
+def test_what_is_packed_is_there_again(make, at_a_time, monkeypatch):
+    monkeypatch.setattr(atlas, "TEXTS_AT_A_TIME", at_a_time)
+    scan = make()
     tokens = scan.tokens
     header, columns, texts = unpacked(scan)
     assert header["report"] == scan.to_json()
@@ -109,8 +109,8 @@ def test_what_is_packed_is_there_again(made, at_a_time, monkeypatch):
         values = [None if code < 0 else header["codes"][name][code] for code in columns[name]]
         assert values == [None if text is None else printable(text) for text in tokens[name]]
     for name in header["floats"]:
-        there = tokens[name].to_numpy()
-        assert np.abs(columns[name] - there).max() <= 2**-13 * np.abs(there).max()
+        outside = tokens[name].to_numpy()
+        assert np.abs(columns[name] - outside).max() <= 2**-13 * np.abs(outside).max()
 
 
 def test_a_missing_number_is_packed_as_none():
@@ -186,8 +186,8 @@ def test_weak_tokens_are_counted_whatever_kind_they_are_and_said_to_be_triangles
 
 def test_each_kind_has_its_colours_in_the_style_too():
     style = (Path(atlas.__file__).parent / "page.css").read_text().lower()
-    for kind in KINDS:
-        if kind.light != KINDS[0].light:
+    for kind in TOKEN_KINDS:
+        if kind.light != TOKEN_KINDS[0].light:
             assert f".kind-{kind.key} path" in style
         for colour in (kind.light, kind.dark):
             assert colour.lower() in style or colour == "#000000"

@@ -1,4 +1,4 @@
-"""What every page has: its policy, its library, its licences; and templates of lines, facts and tables."""
+"""Every page's policy, library and licences; templates of lines, facts and tables."""
 
 import base64
 import hashlib

@@ -43,7 +43,7 @@ def verdict_of(scanned, policy=""):
 
 
 def rule(verdict, name):
-    return next(found for found in verdict["rules"] if found["name"] == name)
+    return next(result for result in verdict["rules"] if result["name"] == name)
 
 
 ORDINARY = verdict_of(
@@ -52,8 +52,8 @@ ORDINARY = verdict_of(
 NO_TOKENIZER = verdict_of(scan_of({}, {"dark": True}, tokenizer=False))
 CLEAN = verdict_of(scan_of({}))
 CORRUPTED = verdict_of(HOSTILE)
-for found in CORRUPTED["rules"]:
-    found["tokens"] = list(EVIL.values())[: len(found["tokens"])]
+for finding in CORRUPTED["rules"]:
+    finding["tokens"] = list(EVIL.values())[: len(finding["tokens"])]
 VERDICTS = {"ordinary": ORDINARY, "without a tokenizer": NO_TOKENIZER, "clean": CLEAN, "hostile": CORRUPTED}
 each = pytest.mark.parametrize("verdict", VERDICTS.values(), ids=VERDICTS)
 
@@ -121,7 +121,7 @@ def test_sarif_has_what_its_schema_asks_for_and_nothing_else(verdict):
     (run,) = log["runs"]
     rules = run["tool"]["driver"]["rules"]
     assert log["version"] == "2.1.0"
-    assert [found["id"] for found in rules] == [found["id"] for found in verdict["rules"]]
+    assert [outcome["id"] for outcome in rules] == [outcome["id"] for outcome in verdict["rules"]]
     assert run["invocations"] == [{"executionSuccessful": True, "exitCode": 0 if verdict["passed"] else 1}]
     (artifact,) = run["artifacts"]
     for result in run["results"]:
@@ -264,7 +264,7 @@ def test_a_model_card_holds_no_markup_of_others(verdict):
     card = rendered(verdict, shown=50)
     assert not {"html_inline", "html_block", "link_open", "image"} & set(card.kinds)
     assert card.kinds.count("heading_open") == 3 + any(
-        found["status"] in ("failed", "unmeasured") for found in verdict["rules"]
+        result["status"] in ("failed", "unmeasured") for result in verdict["rules"]
     )
     assert card.kinds.count("table_open") == 1
     assert card.kinds.count("tr_open") == 1 + len(RULES)
@@ -338,8 +338,8 @@ def test_transformers_does_not_sample_what_is_suppressed(gpt, tmp_path, form, id
 
     (tmp_path / "suppress.json").write_bytes(findings.suppression(form, ids))
     config = GenerationConfig.from_pretrained(tmp_path, "suppress.json", pad_token_id=0, eos_token_id=1)
-    made = gpt.generate(torch.tensor([[2]]), config, max_new_tokens=4, do_sample=False)
-    assert made.tolist() == [[2, *[says] * 4]]
+    result = gpt.generate(torch.tensor([[2]]), config, max_new_tokens=4, do_sample=False)
+    assert result.tolist() == [[2, *[says] * 4]]
 
 
 @each

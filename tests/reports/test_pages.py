@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 from scans import TOUCHING
 
 from darkvocab import evolve, report, sweep
-from darkvocab.reports.atlas import LISTED, write_page
+from darkvocab.reports.atlas import LISTED_TOKENS, write_page
 from darkvocab.runs.records import csv_bytes, read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
@@ -32,12 +32,12 @@ TOKENS = 4_000
 @pytest.fixture(scope="module")
 def browser():
     """Chromium without a window. Where there is none these tests are skipped; continuous integration insists."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
+    result = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if result is None:
         missing = "no Chromium here: apt-get install chromium"
         pytest.fail(missing) if os.environ.get("DARKVOCAB_BROWSER") == "required" else pytest.skip(missing)
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found)
+        browser = driver.chromium.launch(executable_path=result)
         yield browser
         browser.close()
 
@@ -46,22 +46,22 @@ def browser():
 def pages(tmp_path_factory):
     """A page of each kind: its file by name."""
     folder = tmp_path_factory.mktemp("pages")
-    made = {"scan": qwen_shaped(TOKENS), "hostile": hostile()}
-    for name, scanned in made.items():
+    result = {"scan": qwen_shaped(TOKENS), "hostile": hostile()}
+    for name, scanned in result.items():
         write_page(scanned, folder / f"{name}.html", command="darkvocab scan")
     list(sweep([1e-9, 3e-9, 9e-9], n_tokens=60, trials=3, out=folder / "sweep"))
     write_run(folder / "evolution", BY_HAND, [3, 4, 5], record_every="10")
     evolve(folder / "evolution", out=folder / "evolution")
-    files = {name: folder / f"{name}.html" for name in made}
+    files = {name: folder / f"{name}.html" for name in result}
     for name in ("sweep", "evolution"):
         files[name] = report(folder / name)[0]
-    return files, made
+    return files, result
 
 
 @contextlib.contextmanager
 def visiting(browser, pages):
     """A function that opens a page. At the end: no error was told, and nothing but the page itself was asked for."""
-    contexts, told, asked = [], [], []
+    contexts, reports, asked = [], [], []
 
     def open_page(name="scan", **settings):
         script = settings.pop("script", None)
@@ -70,8 +70,8 @@ def visiting(browser, pages):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
-        page.on("console", lambda message: told.append(message.text))
-        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("console", lambda message: reports.append(message.text))
+        page.on("pageerror", lambda error: reports.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         if script:
             page.add_init_script(script)
@@ -82,11 +82,11 @@ def visiting(browser, pages):
             page.locator("html[data-ready]").wait_for(state="attached")
         return page
 
-    open_page.told, open_page.asked = told, asked
+    open_page.told, open_page.asked = reports, asked
     yield open_page
     for context in contexts:
         context.close()
-    assert not told
+    assert not reports
     assert not [url for url in asked if not url.startswith(("data:", "blob:"))]
 
 
@@ -121,11 +121,11 @@ def ids(page):
 
 
 def soon(true, seconds=10):
-    """Whether something comes true before long."""
+    """Wait a little for something to come true; return whether it did."""
     end = time.monotonic() + seconds
-    while not (made := true()) and time.monotonic() < end:
+    while not (result := true()) and time.monotonic() < end:
         time.sleep(0.02)
-    return made
+    return result
 
 
 def counted(page, n):
@@ -145,10 +145,10 @@ def column(page, title):
 def test_the_finding_is_the_first_sentence(scan, pages):
     page = scan
     tokens = pages[1]["scan"].tokens
-    told = page.locator(".finding").inner_text()
-    assert f"{tokens['dark'].sum():,} of {TOKENS:,} tokens" in told
-    assert "267 beyond the tokenizer" in told
-    assert told.endswith("2,100 tokens share only 13 rows (black holes), 814 of them the same one.")
+    reports = page.locator(".finding").inner_text()
+    assert f"{tokens['dark'].sum():,} of {TOKENS:,} tokens" in reports
+    assert "267 beyond the tokenizer" in reports
+    assert reports.endswith("2,100 tokens share only 13 rows (black holes), 814 of them the same one.")
     assert page.locator("h1").inner_text() == ASKED
     assert ASKED in page.title()
 
@@ -188,7 +188,7 @@ def test_formulas_provenance_and_command_are_told(scan):
 
 def test_without_a_script_the_finding_the_list_and_the_black_holes_are_there(visit):
     page = visit(java_script_enabled=False)
-    assert page.locator("#list tbody tr").count() == LISTED
+    assert page.locator("#list tbody tr").count() == LISTED_TOKENS
     assert page.locator("#hole-list tbody tr").count() == 13
     assert page.get_by_text("Scripts are off").is_visible()
     assert not page.locator("#filters").is_visible()
@@ -198,8 +198,8 @@ def test_without_a_script_the_finding_the_list_and_the_black_holes_are_there(vis
 def test_a_browser_that_cannot_unpack_says_so_and_keeps_the_list(visit):
     page = visit(script="delete window.DecompressionStream")
     page.locator("#trouble").get_by_text("did not open in this browser").wait_for()
-    assert page.locator("#list tbody tr").count() == LISTED
-    assert [told for told in visit.told if "DecompressionStream" in told]
+    assert page.locator("#list tbody tr").count() == LISTED_TOKENS
+    assert [reports for reports in visit.told if "DecompressionStream" in reports]
     visit.told.clear()
 
 
@@ -399,13 +399,13 @@ def test_what_is_copied_is_what_the_scan_found(visit, pages, name):
     page.get_by_role("button", name="Copy CSV").click()
     page.get_by_text("copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
-    here = {int(row["id"]): row for row in csv.DictReader(io.StringIO(copied, newline=""))}
-    there = {int(row["id"]): row for row in csv.DictReader(io.StringIO(csv_bytes(tokens).decode(), newline=""))}
-    assert here.keys() == there.keys()
+    inside = {int(row["id"]): row for row in csv.DictReader(io.StringIO(copied, newline=""))}
+    outside = {int(row["id"]): row for row in csv.DictReader(io.StringIO(csv_bytes(tokens).decode(), newline=""))}
+    assert inside.keys() == outside.keys()
     exact = [name for name, dtype in tokens.schema.items() if not dtype.is_float()]
-    for token, row in there.items():
-        assert {key: here[token][key] for key in exact} == {key: row[key] for key in exact}
-        assert float(here[token]["norm"]) == pytest.approx(float(row["norm"]), rel=2e-4)
+    for token, row in outside.items():
+        assert {key: inside[token][key] for key in exact} == {key: row[key] for key in exact}
+        assert float(inside[token]["norm"]) == pytest.approx(float(row["norm"]), rel=2e-4)
     page.get_by_role("button", name="Copy JSON").click()
     page.wait_for_function("navigator.clipboard.readText().then(text => text.startsWith('['))")
     rows = {row["id"]: row for row in json.loads(page.evaluate("navigator.clipboard.readText()"))}
@@ -461,7 +461,7 @@ def test_no_script_but_its_own_runs_even_if_one_gets_in(visit, pages):
     assert soon(lambda: len(visit.told) >= 5)  # script, handler, style, and two images
     assert page.evaluate("window.owned") is None
     assert page.locator("h1").is_visible()
-    assert all("Content Security Policy" in told or "Trusted" in told for told in visit.told)
+    assert all("Content Security Policy" in reports or "Trusted" in reports for reports in visit.told)
     visit.told.clear()
     visit.asked.clear()  # asked for, and refused
 
@@ -561,7 +561,7 @@ def test_print_has_the_first_dark_tokens_and_no_controls(visit):
     content = page.pdf()
     assert content.startswith(b"%PDF")
     assert len(content) > 100_000
-    assert page.evaluate("window.printed") == [LISTED, "flex", True]
+    assert page.evaluate("window.printed") == [LISTED_TOKENS, "flex", True]
     assert page.locator("#list tbody tr").count() == 25
     page.emulate_media(media="print")
     for control in ("#filters", "#pager", "nav", "#axes", ".zoom >> nth=0"):
@@ -579,9 +579,9 @@ def test_curves_of_a_run_can_be_read_off(visit, pages):
     at_last = records.filter(pl.col("sigma") == 9e-9)["n_black_holes"]
     assert said.startswith("sigma 9e-9\n")
     expected = pl.read_parquet(pages[0]["sweep"].parent / "expected.parquet").filter(pl.col("sigma") == 9e-9)
-    told = dict(line.split(": ") for line in said.splitlines()[1:])
-    assert float(told["simulated"].split()[0]) == pytest.approx(at_last.mean(), rel=1e-4)
-    assert float(told["expected"].split()[0]) == pytest.approx(expected["n_black_holes"].item(), rel=1e-4)
+    reports = dict(line.split(": ") for line in said.splitlines()[1:])
+    assert float(reports["simulated"].split()[0]) == pytest.approx(at_last.mean(), rel=1e-4)
+    assert float(reports["expected"].split()[0]) == pytest.approx(expected["n_black_holes"].item(), rel=1e-4)
     page.mouse.move(*(panel.bounding_box()[key] + 70 for key in ("x", "y")))
     assert panel.locator(".tip").inner_text().startswith("sigma 1e-9")
     page.mouse.move(panel.bounding_box()["x"] + panel.bounding_box()["width"] - 20, panel.bounding_box()["y"] + 70)

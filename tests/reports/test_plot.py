@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 
 from darkvocab import report, sweep
-from darkvocab.reports.plot import MOST_NAMELESS, MOST_POINTS, Axis, Panel, Plot, Series, around, top_of
+from darkvocab.reports.plot import MOST_NAMELESS, PAGE_POINTS, Axis, Curve, Panel, Plot, around, top_of
 from darkvocab.reports.snowballs import sweep_plot
 from darkvocab.runs.records import read_records
 
-MEAN = Series(x=[1, 2, 3], y=[2, 3, float("nan")], label="mean", mark="o", band=([0, 1, 2], [4, 5, float("inf")]))
+MEAN = Curve(x=[1, 2, 3], y=[2, 3, float("nan")], label="mean", mark="o", band=([0, 1, 2], [4, 5, float("inf")]))
 AXIS = Axis(ends=(0.0, 10.0))
 
 
@@ -77,7 +77,7 @@ def test_print_shows_the_numbers_of_the_page(run):
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_band_of_few_points_is_a_band_on_the_page(n):
-    series = Series(x=[1, 2, 3][:n], y=[2, 3, 4][:n], band=([1, 2, 3][:n], [3, 4, 5][:n]))
+    series = Curve(x=[1, 2, 3][:n], y=[2, 3, 4][:n], band=([1, 2, 3][:n], [3, 4, 5][:n]))
     assert on_page(series)["band"] == [[1, 2, 3][:n], [3, 4, 5][:n]]
 
 
@@ -103,7 +103,7 @@ def test_a_sweep_that_is_beyond_float_at_one_sigma_keeps_its_bands(run):
 
 def test_curves_marks_and_scales_are_those_of_the_figure():
     log = Axis(ends=(1.0, 1000.0), scale="log", label="sigma")
-    steps = Series(x=[1, 3], y=[10, 1000], line="--", colour="#000000", stepped=True)
+    steps = Curve(x=[1, 3], y=[10, 1000], line="--", colour="#000000", stepped=True)
     above, below = drawn(panel(MEAN, x=log), panel(steps, x=log, y=log))
     (mean,), (stepped,) = above.lines, below.lines
     assert (mean.get_label(), mean.get_marker(), mean.get_color()) == ("mean", "o", "#0072b2")
@@ -120,8 +120,8 @@ def test_of_many_nameless_series_a_page_has_some_and_every_named_one():
 
 
 def test_a_long_series_is_thinned_to_its_ends():
-    long = on_page(Series(x=range(100_000), y=range(100_000)))
-    assert len(long["x"]) == MOST_POINTS
+    long = on_page(Curve(x=range(100_000), y=range(100_000)))
+    assert len(long["x"]) == PAGE_POINTS
     assert (long["x"][0], long["x"][-1]) == (0, 99_999)
 
 
@@ -157,4 +157,4 @@ def test_an_axis_has_a_margin_as_matplotlib_gives_it(values, scale, ends):
 def test_an_axis_from_zero_shows_the_greatest_value_and_band():
     assert top_of([MEAN]) == pytest.approx(1.06 * 5)
     assert top_of([MEAN], least=10) == pytest.approx(10.6)
-    assert top_of([Series(x=[], y=[])]) == pytest.approx(1.06)
+    assert top_of([Curve(x=[], y=[])]) == pytest.approx(1.06)

@@ -16,7 +16,7 @@ from darkvocab import summary, sweep
 from darkvocab.cli import app
 from darkvocab.errors import CorruptFile
 from darkvocab.reports import summary as module
-from darkvocab.reports.summary import QUANTILES
+from darkvocab.reports.summary import SHOWN_QUANTILES
 from darkvocab.runs.records import RunFolder, read_records
 
 
@@ -44,8 +44,8 @@ ROWS = [Row(1e-9 * (k // 5), k / 8, (7 * k) % 5, "ab"[k % 2], 2**53 + 1) for k i
 
 
 def test_statistics_worked_by_hand(tmp_path):
-    found = summary(folder(tmp_path / "run", [Row(1.0, v, 1, "a", 1) for v in (1.0, 2.0, 3.0, 5.0)]), bins=2)
-    assert found["columns"] == {
+    result = summary(folder(tmp_path / "run", [Row(1.0, v, 1, "a", 1) for v in (1.0, 2.0, 3.0, 5.0)]), bins=2)
+    assert result["columns"] == {
         "length": {
             **{"count": 4, "nulls": 0, "nan": 0, "infinite": 0},
             **{"mean": 2.75, "std": pytest.approx(math.sqrt((1.75**2 + 0.75**2 + 0.25**2 + 2.25**2) / 3))},
@@ -53,31 +53,31 @@ def test_statistics_worked_by_hand(tmp_path):
             **{"p95": pytest.approx(4.7), "max": 5.0, "histogram": {"edges": [1.0, 3.0, 5.0], "counts": [2, 2]}},
         }
     }
-    assert found["same"] == {"sigma": 1.0, "count": 1, "name": "a", "seed": 1}
-    assert found["sigmas"] == {"count": 1, "min": 1.0, "max": 1.0}
+    assert result["same"] == {"sigma": 1.0, "count": 1, "name": "a", "seed": 1}
+    assert result["sigmas"] == {"count": 1, "min": 1.0, "max": 1.0}
 
 
 def test_texts_that_are_as_frequent_stand_in_the_order_in_which_they_come(tmp_path):
     names = [f"n{(7 * k) % 31}" for k in range(31)]  # a random order passes once in 31! runs
-    found = summary(folder(tmp_path / "run", [Row(1.0, 1.0, 1, name, 1) for name in names]))
-    assert list(found["texts"]["name"]["counts"]) == names
+    result = summary(folder(tmp_path / "run", [Row(1.0, 1.0, 1, name, 1) for name in names]))
+    assert list(result["texts"]["name"]["counts"]) == names
 
 
 def check(row, values):
     """A row of statistics against numpy's of the same values, None where there is none."""
-    there = np.array([value for value in values if value is not None], float)
-    finite = there[np.isfinite(there)]
+    outside = np.array([value for value in values if value is not None], float)
+    finite = outside[np.isfinite(outside)]
     assert row["nulls"] == sum(value is None for value in values)
-    assert (row["nan"], row["infinite"]) == (np.isnan(there).sum(), np.isinf(there).sum())
+    assert (row["nan"], row["infinite"]) == (np.isnan(outside).sum(), np.isinf(outside).sum())
     assert row["count"] == len(finite)
     if not len(finite):
         assert (row["mean"], row["p50"], row["histogram"]) == (None, None, None)
         return
     with np.errstate(all="ignore"):
-        expected = dict(zip(QUANTILES, np.quantile(finite, list(QUANTILES.values())), strict=True))
+        expected = dict(zip(SHOWN_QUANTILES, np.quantile(finite, list(SHOWN_QUANTILES.values())), strict=True))
         expected |= {"mean": finite.mean(), "std": finite.std(ddof=1) if len(finite) > 1 else math.nan}
     for key, value in expected.items():
-        exact = key in QUANTILES
+        exact = key in SHOWN_QUANTILES
         assert row[key] == (pytest.approx(value, rel=0 if exact else 1e-9, abs=0) if np.isfinite(value) else None), key
     assert (row["min"], row["max"]) == (finite.min(), finite.max())
     counts, edges = row["histogram"]["counts"], row["histogram"]["edges"]
@@ -102,36 +102,36 @@ COUNT = st.integers(0, 5) | st.integers(-(2**62), 2**62)
 @given(data=st.lists(st.builds(Row, SIGMA, LENGTH, COUNT, st.sampled_from(["a", "b", None]), st.just(3)), min_size=1))
 def test_statistics_are_numpys_over_all_and_at_each_sigma(tmp_path_factory, data):
     path = folder(tmp_path_factory.mktemp("summary") / "run", data)
-    found = summary(path, ["length", "count", "name"], bins=7)
-    json.dumps(found, allow_nan=False)
+    result = summary(path, ["length", "count", "name"], bins=7)
+    json.dumps(result, allow_nan=False)
     groups = {}
     for record in data:
         key = record.sigma if record.sigma is not None and np.isfinite(record.sigma) else None
         groups.setdefault(key, []).append(record)
-    assert found["sigmas"]["count"] == len(groups)
+    assert result["sigmas"]["count"] == len(groups)
     for name in ("length", "count"):
-        check(found["columns"][name], [getattr(record, name) for record in data])
+        check(result["columns"][name], [getattr(record, name) for record in data])
         if len(groups) > 1:
-            single = found["columns"][name]["by_sigma"]
+            single = result["columns"][name]["by_sigma"]
             assert [row["sigma"] for row in single] == sorted(groups, key=lambda key: (key is None, key))
             for row in single:
                 check(row, [getattr(record, name) for record in groups[row["sigma"]]])
             means = [row["mean"] for row in single if row["mean"] is not None]
             if means and name == "count":
-                ends = found["columns"][name]["mean_over_sigmas"]
+                ends = result["columns"][name]["mean_over_sigmas"]
                 assert ends["lowest"]["mean"] == pytest.approx(min(means))
                 assert ends["highest"]["mean"] == pytest.approx(max(means))
     names = [record.name for record in data]
-    assert found["texts"]["name"]["counts"] == {name: names.count(name) for name in set(names)}
+    assert result["texts"]["name"]["counts"] == {name: names.count(name) for name in set(names)}
     shutil.rmtree(path)
 
 
 def test_what_is_the_same_in_every_record_is_told_apart_unless_asked_for(tmp_path):
     path = folder(tmp_path / "run", ROWS)
-    found = summary(path)
-    assert found["same"] == {"seed": 2**53 + 1}  # exact
-    assert list(found["columns"]) == ["sigma", "length", "count"]
-    assert found["texts"] == {"name": {"n_distinct": 2, "counts": {"a": 10, "b": 10}}}
+    result = summary(path)
+    assert result["same"] == {"seed": 2**53 + 1}  # exact
+    assert list(result["columns"]) == ["sigma", "length", "count"]
+    assert result["texts"] == {"name": {"n_distinct": 2, "counts": {"a": 10, "b": 10}}}
     asked = summary(path, ["seed"])
     assert (asked["same"], asked["texts"]) == ({}, {})
     assert asked["columns"]["seed"]["histogram"]["counts"] == [20]
@@ -221,8 +221,8 @@ def test_the_command_prints_json_of_a_run_with_every_kind_of_number(tmp_path):
     def refused(name):
         raise AssertionError(name)
 
-    found = json.loads(run(path, "--json").stdout, parse_constant=refused)
-    assert found["columns"]["length"]["count"] == 2
+    result = json.loads(run(path, "--json").stdout, parse_constant=refused)
+    assert result["columns"]["length"]["count"] == 2
     printed = run(path).stdout
     assert "length: 1 missing, 1 NaN, 1 infinite, left out above" in printed
     assert "\x1b" not in printed

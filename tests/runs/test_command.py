@@ -49,7 +49,7 @@ def test_what_hinders_is_said_in_place_of_a_command():
 
 @pytest.mark.parametrize("name", ["two\nlines.npy", "red \x1b[31m.npy", "not UTF-8 \udcff.npy"])
 def test_a_name_that_cannot_be_shown_has_no_command(name):
-    told = repeating("sweep", {"base": name}, {})
-    assert told["command"] is None
-    assert repr(name) in told["no_command"]
-    assert told["no_command"].isprintable()
+    reports = repeating("sweep", {"base": name}, {})
+    assert reports["command"] is None
+    assert repr(name) in reports["no_command"]
+    assert reports["no_command"].isprintable()

@@ -32,7 +32,7 @@ def alive(pid):
 
 
 def soon(fact, seconds=5.0):
-    """Whether it becomes true."""
+    """Wait for it to become true; return whether it did."""
     end = time.monotonic() + seconds
     while not fact() and time.monotonic() < end:
         time.sleep(0.02)

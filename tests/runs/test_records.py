@@ -258,8 +258,8 @@ def kept(request, tmp_path):
 
 
 def part(path, span):
-    (found,) = path.glob(f"records/part-{span}-{'[0-9a-f]' * 16}.parquet")
-    return found
+    (result,) = path.glob(f"records/part-{span}-{'[0-9a-f]' * 16}.parquet")
+    return result
 
 
 def kept_run(path):

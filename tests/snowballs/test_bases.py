@@ -8,6 +8,6 @@ from darkvocab.snowballs import bases
 
 @pytest.mark.parametrize("name", ["qwen3_4b", "qwen3_4b_centred"])
 def test_a_built_in_base_is_what_its_recipe_makes(name):
-    stored, made = getattr(bases, name)(), getattr(base_recipes, name)()
-    assert stored.dtype == made.dtype
-    assert (stored == made).all()
+    stored, result = getattr(bases, name)(), getattr(base_recipes, name)()
+    assert stored.dtype == result.dtype
+    assert (stored == result).all()

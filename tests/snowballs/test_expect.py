@@ -13,7 +13,7 @@ import darkvocab
 from darkvocab import expect, report, sweep
 from darkvocab.errors import CorruptFile
 from darkvocab.snowballs import agreement
-from darkvocab.snowballs.expect import ALARM, STATISTICS, Expect, Expected, along, compared
+from darkvocab.snowballs.expect import FALSE_ALARM, STATISTICS, Expect, Expected, along, compared
 from darkvocab.snowballs.experiments import Sweep, Trials
 from darkvocab.snowballs.run import Cost, frame, land, records
 
@@ -99,7 +99,7 @@ def test_a_redrawn_base_is_that_of_the_sweep_at_each_sigma(tmp_path):
     means = other.group_by("point", maintain_order=True).agg(pl.col("unique_vectors").mean())["unique_vectors"]
     pairs = zip(points, means, strict=True)
     rows = [compared(number, point, "unique_vectors", 30, mean) for number, (point, mean) in enumerate(pairs)]
-    assert min(row.p_value for row in rows) < ALARM / 4
+    assert min(row.p_value for row in rows) < FALSE_ALARM / 4
 
 
 def test_one_sigma_needs_no_list():
@@ -176,9 +176,9 @@ def test_a_damaged_curve_is_named(content, run, copy):
     folder = copy()
     path = folder / "expected.parquet"
     frame = pl.read_parquet(path)
-    made = {"frame": frame.drop("n_singletons"), "nan": frame.with_columns(n_singletons=math.nan), "empty": frame[:0]}
+    result = {"frame": frame.drop("n_singletons"), "nan": frame.with_columns(n_singletons=math.nan), "empty": frame[:0]}
     if isinstance(content, str):
-        made[content].write_parquet(path)
+        result[content].write_parquet(path)
     else:
         path.write_bytes(content)
     with pytest.raises(CorruptFile, match=r"expected\.parquet: not the expected census"):
@@ -199,40 +199,40 @@ def test_a_curve_goes_through_few_sigma_and_thins_many():
 
 
 def test_a_sweep_agrees_with_theory(run):
-    made = agreement(run)
-    assert made.agrees
-    assert made.p_value > 1e-3
-    assert len(made.expected) == len(made.largest) == len(SIGMAS)
-    assert len(made.comparisons) == 4 * len(SIGMAS)
+    result = agreement(run)
+    assert result.agrees
+    assert result.p_value > 1e-3
+    assert len(result.expected) == len(result.largest) == len(SIGMAS)
+    assert len(result.comparisons) == 4 * len(SIGMAS)
     records = pl.read_parquet(run / "records.parquet")
-    for row in made.comparisons:
+    for row in result.comparisons:
         values = records.filter(pl.col("point") == row.point)[row.statistic]
         assert (row.trials, row.simulated) == (20, pytest.approx(values.mean(), rel=1e-14))
         assert row.standard_error == row.std / math.sqrt(20)
         if row.z is not None:
             assert row.z == (row.simulated - row.expected) / row.standard_error
-    assert made.n_beyond_3 <= 2
-    assert 10 < len(made.scores) < len(made.comparisons)
-    for point, largest in zip(made.expected, made.largest, strict=True):
+    assert result.n_beyond_3 <= 2
+    assert 10 < len(result.scores) < len(result.comparisons)
+    for point, largest in zip(result.expected, result.largest, strict=True):
         assert point.largest_bh_low * 0.8 - 1 < largest < point.largest_bh_high * 1.2 + 1
 
 
 def test_trials_agree_with_theory_in_their_own_names(tmp_path):
     land(Trials([2e-9, 1e-6], trials=40, measure=(), **CENTRED), tmp_path / "run")
-    made = agreement(tmp_path / "run")
-    assert made.agrees
-    assert made.largest[1] == 1  # where there is no black hole a trial's record says 0
-    assert {row.statistic for row in made.comparisons} == set(STATISTICS)
+    result = agreement(tmp_path / "run")
+    assert result.agrees
+    assert result.largest[1] == 1  # where there is no black hole a trial's record says 0
+    assert {row.statistic for row in result.comparisons} == set(STATISTICS)
 
 
 def test_a_wrong_sigma_does_not_agree(copy):
     # By a hundredth at 20 trials of 300 tokens nobody could tell; by a tenth anyone.
     folder = copy(lambda frame: frame.with_columns(pl.col("sigma") * 1.1), sigmas=[float(s) * 1.1 for s in SIGMAS])
-    made = agreement(folder)
-    assert not made.agrees
-    assert made.p_value < 1e-12
-    assert "DOES NOT agree" in made.sentences()[0]
-    assert np.sum(np.abs(made.scores) > 3) == made.n_beyond_3 > 5
+    result = agreement(folder)
+    assert not result.agrees
+    assert result.p_value < 1e-12
+    assert "DOES NOT agree" in result.sentences()[0]
+    assert np.sum(np.abs(result.scores) > 3) == result.n_beyond_3 > 5
 
 
 def test_other_tokens_do_not_agree(copy):
@@ -274,10 +274,10 @@ def test_an_unfinished_run_is_held_against_theory_as_far_as_it_is(tmp_path):
     for _ in range(5 * Cost(settings).part_size):
         next(running)
     running.close()
-    made = agreement(tmp_path / "run")
-    landed = sum(row.trials for row in made.comparisons) // 4
+    result = agreement(tmp_path / "run")
+    landed = sum(row.trials for row in result.comparisons) // 4
     assert 5 * Cost(settings).part_size <= landed < len(settings)
-    assert made.agrees
+    assert result.agrees
 
 
 @pytest.mark.slow

@@ -75,9 +75,9 @@ def test_it_is_reported(kept, name):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_it_is_summarised(kept, name):
-    made = summary(kept / name)
-    assert made["n_records"] == told(KEPT / name)["n_records"]
-    assert made["n_landed"] == (1 if name == "sweep-interrupted" else made["n_records"])
+    result = summary(kept / name)
+    assert result["n_records"] == told(KEPT / name)["n_records"]
+    assert result["n_landed"] == (1 if name == "sweep-interrupted" else result["n_records"])
 
 
 @pytest.mark.parametrize("name", ["sweep", "trials", "sweep-interrupted"])

@@ -93,11 +93,11 @@ def test_a_base_from_a_file_is_kept_by_path_and_hash(vector, tmp_path, name):
     else:
         (tmp_path / vector).rename(name)
     settings = Sweep([1e-6], base=Path(name), n_tokens=20)
-    told = manifest(settings)
-    assert told["base"] == {"kind": "file", "path": name}
-    assert told["inputs"] == [{"base": name, "sha256": settings.base.sha256, "shape": [50]}]
+    reports = manifest(settings)
+    assert reports["base"] == {"kind": "file", "path": name}
+    assert reports["inputs"] == [{"base": name, "sha256": settings.base.sha256, "shape": [50]}]
     assert parsed(words_of(settings)) == settings
-    assert base_of(tmp_path, told) == settings.base
+    assert base_of(tmp_path, reports) == settings.base
 
 
 @pytest.mark.slow
@@ -105,10 +105,10 @@ def test_a_base_from_a_file_is_kept_by_path_and_hash(vector, tmp_path, name):
 def test_a_base_given_as_an_array_is_kept_with_its_numbers_and_has_no_command(tmp_path, dtype):
     settings = Sweep([1e-6, 1e-5], base=ARRAY.astype(dtype) / 3, n_tokens=50, measure=())
     land(settings, tmp_path / "run")
-    told = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert told["command"] is None
-    assert "its base was given as an array" in told["no_command"]
-    kept = base_of(tmp_path, told)
+    reports = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert reports["command"] is None
+    assert "its base was given as an array" in reports["no_command"]
+    kept = base_of(tmp_path, reports)
     assert kept == settings.base
     assert kept.vector.dtype == dtype
     assert agreement(tmp_path / "run").agrees  # which needs the base
@@ -134,16 +134,16 @@ def test_an_array_that_changed_is_another_run(tmp_path):
     ],
 )
 def test_a_damaged_base_is_corrupt(tmp_path, kept):
-    told = manifest(Sweep([1e-6], base=ARRAY, n_tokens=20))
+    reports = manifest(Sweep([1e-6], base=ARRAY, n_tokens=20))
     with pytest.raises(CorruptFile, match="not the manifest of a run"):
-        base_of(tmp_path, told | {"base": kept})
+        base_of(tmp_path, reports | {"base": kept})
 
 
 def test_a_base_whose_file_is_gone_is_missing(vector, tmp_path):
-    told = manifest(Sweep([1e-6], base=vector, n_tokens=20))
+    reports = manifest(Sweep([1e-6], base=vector, n_tokens=20))
     (tmp_path / vector).unlink()
     with pytest.raises(MissingFile, match=r"its base around\.npy is not there any more; put it back"):
-        base_of(tmp_path, told)
+        base_of(tmp_path, reports)
 
 
 def test_a_run_is_the_same_wherever_its_base_lies(vector, tmp_path, monkeypatch):

@@ -41,13 +41,13 @@ def test_the_sweep_is_the_notebooks_to_the_bit(tmp_path):
     in_memory = list(sweep(sigmas, n_tokens=200, base=base, sampler="notebook", seed=42))
     assert [(r.unique_vectors, r.max_l_inf) for r in in_memory] == [(r.unique_vectors, r.max_l_inf) for r in records]
     torch.manual_seed(42)
-    found = 0
+    result = 0
     for sigma, record in zip(sigmas, records, strict=True):
         noise = torch.randn(200, 96, dtype=torch.float32) * sigma
         rows = (torch.from_numpy(base).unsqueeze(0) + noise).to(torch.bfloat16).to(torch.float32)
         assert plain(rows) == ours(record)
-        found += record.n_black_holes
-    assert found > 20
+        result += record.n_black_holes
+    assert result > 20
 
 
 @pytest.mark.parametrize("redraw", [False, True])

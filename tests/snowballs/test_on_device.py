@@ -99,9 +99,9 @@ def interpreted():
     """Runs by Triton's kernels, without a GPU, in a process of their own: whether their records are a core's."""
     pytest.importorskip("triton")
     line = [sys.executable, Path(__file__).parent.parent / "importable" / "interpreted_records.py"]
-    made = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
-    assert made.returncode == 0, made.stderr
-    return json.loads(made.stdout)
+    result = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 @pytest.mark.xdist_group("interpreted records")
@@ -129,7 +129,7 @@ def test_beside_mps_steps_of_a_wide_grid_are_measured(monkeypatch):
 def test_records_do_not_depend_on_the_size_of_batches(device, monkeypatch, most):
     settings = Trials([1e-3, 1e-2], trials=4, measure=ALL, **SMALL)
     whole = rows(run.records(settings, device=device))
-    monkeypatch.setattr(batches, "MOST", most)
+    monkeypatch.setattr(batches, "MOST_TRIALS", most)
     assert rows(run.records(settings, device=device)) == whole
     monkeypatch.setattr(batches, "SHARE", 0.0)  # no room: one at a time
     assert rows(run.records(settings, device=device)) == whole
@@ -199,10 +199,10 @@ def test_a_run_begun_on_cores_goes_on_on_a_device_to_the_same_bytes(device, tmp_
         if done >= total // 2:
             raise Enough
 
-    for how, other in (({"device": device}, {}), ({}, {"device": device})):
-        mixed, plain = tmp_path / f"mixed{len(how)}", tmp_path / f"plain{len(how)}"
+    for options, other in (({"device": device}, {}), ({}, {"device": device})):
+        mixed, plain = tmp_path / f"mixed{len(options)}", tmp_path / f"plain{len(options)}"
         with pytest.raises(Enough):
-            run.land(settings, mixed, progress=stop, **how)
+            run.land(settings, mixed, progress=stop, **options)
         assert json.loads((mixed / "manifest.json").read_text())["status"] == "interrupted"
         run.land(settings, mixed, resume=True, **other)
         run.land(settings, plain)
@@ -301,7 +301,7 @@ def test_a_device_takes_no_workers(device, running):
 @pytest.mark.parametrize("command", ["sweep --sigma 1e-9", "trials --sigma 1e-9", "questions", "scan demo"])
 def test_the_command_says_that_there_is_none(command, tmp_path):
     line = [BIN / "darkvocab", *command.split(), "--device", "cuda"]
-    made = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
-    assert (made.returncode, made.stdout) == (2, "")
-    assert made.stderr.startswith("darkvocab: torch sees no cuda device here")
+    result = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("darkvocab: torch sees no cuda device here")
     assert not list(tmp_path.iterdir())

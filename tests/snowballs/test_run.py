@@ -1,4 +1,4 @@
-"""What sweep, trials and questions have in common: the command that repeats a run, parts, seeds at their limits."""
+"""Facts common to sweep, trials and questions: the command that repeats a run, parts, seeds at their limits."""
 
 import json
 import shlex
@@ -104,8 +104,8 @@ def test_a_notebook_run_goes_on_in_the_middle_of_the_stream(tmp_path, monkeypatc
 @pytest.mark.parametrize("engine", ["serial", "threads", "processes"])
 def test_a_run_folder_is_the_same_bytes_whichever_engine_ran(engine, tmp_path):
     settings = Trials(np.linspace(2e-9, 4e-9, 5), n_tokens=60, trials=20, epsilon=1e-5)
-    for folder, how in (("one", "serial"), ("other", engine)):
-        run.land(settings, tmp_path / folder, engine=how, workers=2)
+    for folder, options in (("one", "serial"), ("other", engine)):
+        run.land(settings, tmp_path / folder, engine=options, workers=2)
     names = sorted(str(path.relative_to(tmp_path / "one")) for path in (tmp_path / "one").rglob("*") if path.is_file())
     assert {"elements.parquet", "manifest.json", "records.csv", "records.parquet"} <= set(names)
     for name in names:

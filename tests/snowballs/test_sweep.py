@@ -256,13 +256,13 @@ def test_a_frame_is_resumed_without_reading_what_has_landed(tmp_path, monkeypatc
         next(running)
     running.close()
     monkeypatch.setattr(RunFolder, "read", None)
-    told = []
-    frame = run.frame(settings, out=tmp_path / "run", resume=True, progress=lambda *done: told.append(done))
+    reports = []
+    frame = run.frame(settings, out=tmp_path / "run", resume=True, progress=lambda *done: reports.append(done))
     assert frame.equals(whole)
     assert files(tmp_path / "run") == files(tmp_path / "whole")
-    assert told[0] == (Cost(settings).part_size * 4, len(settings))  # what has landed counts at once
-    assert told == sorted(set(told))
-    assert told[-1] == (len(settings), len(settings))
+    assert reports[0] == (Cost(settings).part_size * 4, len(settings))  # what has landed counts at once
+    assert reports == sorted(set(reports))
+    assert reports[-1] == (len(settings), len(settings))
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,8 @@ def test_the_notebook_samplers_trials_are_the_notebooks():
         for batch in (3, 2):
             noise = torch.randn(batch, 90, 16, dtype=torch.float32) * sigma
             rows += list((torch.from_numpy(BASE) + noise).to(torch.bfloat16).to(torch.float32))
-    for record, here in zip(records, rows, strict=True):
-        assert_equal(record, here)
+    for record, inside in zip(records, rows, strict=True):
+        assert_equal(record, inside)
     assert sum(r.n_black_holes for r in records) > 50  # all that there is to tell apart does occur
     assert len({r.n_components for r in records}) > 5
     assert len({r.largest_component_density for r in records}) > 5
@@ -249,13 +249,13 @@ def test_elements_are_row_minus_base_of_the_runs_own_snowballs(sampler, redraw, 
     assert len(elements) <= 4000
     assert elements["point"].value_counts()["count"].n_unique() == 1  # of each sigma the same number
     for point in points:
-        here = elements.filter(pl.col("point") == point)
-        assert here["sigma"].unique().to_list() == [settings.sigmas[point]]
+        inside = elements.filter(pl.col("point") == point)
+        assert inside["sigma"].unique().to_list() == [settings.sigmas[point]]
         of_trial = []
         for draw, cloud in clouds(settings, range(len(settings))):
             if draw.point == point:
                 of_trial.append((decode(cloud.words(), "bfloat16") - draw.snowball.base).ravel())
-        values = here["value"].to_numpy()
+        values = inside["value"].to_numpy()
         n_trials = min(7, 4000 // len(points) // 500)
         for part, trial in zip(np.array_split(values, n_trials), of_trial, strict=False):
             assert np.isin(part, trial).all()  # values of the first trials, in their order

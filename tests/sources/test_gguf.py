@@ -21,9 +21,9 @@ TEXTS = [f"t{n}" for n in range(50)]
 
 
 def rows(n=60, dim=32, seed=0):
-    made = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
-    made[[9, 50]] = made[7]
-    return made
+    result = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
+    result[[9, 50]] = result[7]
+    return result
 
 
 def with_texts(texts=TEXTS):
@@ -51,12 +51,12 @@ def test_rows_that_are_not_quantised_need_no_package(tmp_path, monkeypatch, kind
         "output.weight": (kind, matrix.shape, (matrix * 2).astype(dtype).tobytes()),
     }
     path = ggufs.saved(tmp_path / "m.gguf", tensors, with_texts(), version=version)
-    found = EmbeddingMatrix.open(path)
-    assert (found.grid.name, found.quantised, found.tensor, found.output) == (
+    result = EmbeddingMatrix.open(path)
+    assert (result.grid.name, result.quantised, result.tensor, result.output) == (
         grid, None, "token_embd.weight", "output.weight"
     )  # fmt: skip
-    assert isinstance(found.words, np.memmap)
-    assert np.array_equal(found.rows(slice(None)), matrix.astype(np.float32))
+    assert isinstance(result.words, np.memmap)
+    assert np.array_equal(result.rows(slice(None)), matrix.astype(np.float32))
     report = scan(path).to_json()
     assert (report["populations"], report["tied"], report["stored_grid"]) == ([3], False, grid)
     assert report["black_holes"][0]["tokens"] == ["t7", "t9", None]
@@ -157,7 +157,7 @@ def test_table_names_the_quantised_type(tmp_path, capsys):
 
 def test_types_are_those_of_the_package():
     theirs = {kind.value: (kind.name, *gguf.GGML_QUANT_SIZES[kind]) for kind in gguf.GGMLQuantizationType}
-    assert {number: reader.TYPES[number] for number in theirs} == theirs
+    assert {number: reader.TENSOR_TYPES[number] for number in theirs} == theirs
 
 
 @pytest.mark.parametrize(

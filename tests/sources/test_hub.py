@@ -118,7 +118,7 @@ def test_tensors_elsewhere_are_known_by_name_until_they_are_asked_for(hub):
 
 
 def test_pieces_are_asked_for_side_by_side_and_the_words_are_the_file_s(hub, monkeypatch):
-    monkeypatch.setattr(repo, "PIECE", 100_000)
+    monkeypatch.setattr(repo, "REQUEST_BYTES", 100_000)
     hub.add("org/model", {"model.safetensors": save({"embed_tokens.weight": ROWS, **LAYERS})})
     calls = []
     opened = open_source("org/model", lambda done, total: calls.append((done, total)))
@@ -138,7 +138,7 @@ def test_torch_files_are_read_by_their_directory(hub):
     report = scan("org/model").to_json()
     assert (report["tensor"], report["populations"]) == ("wte.weight", [3])
     read = ranges(hub, "pytorch_model.bin")
-    assert sum(end - begin for begin, end in read) <= ROWS.nbytes + 5 * repo.BLOCK
+    assert sum(end - begin for begin, end in read) <= ROWS.nbytes + 5 * repo.HEADER_BLOCK
     assert len(read) <= 6
 
 
@@ -184,9 +184,9 @@ def test_a_tokenizer_is_brought_without_weights_and_with_what_lies_beside(hub, t
     vocab = tokenizer_files.vocab_and_merges(tmp_path, added_tokens_decoder={"259": {"content": "<x>"}})
     hub.add("org/words", {path.name: path.read_bytes() for path in tmp_path.iterdir()} | {"model.safetensors": b"x"})
     for name in ("org/words", "org/words/vocab.json"):
-        found = vocabulary(open_tokenizer(name))
-        assert found.text == vocabulary(vocab).text
-        assert found.text[258:] == ["Ġthe", "<x>"]
+        result = vocabulary(open_tokenizer(name))
+        assert result.text == vocabulary(vocab).text
+        assert result.text[258:] == ["Ġthe", "<x>"]
     assert not hub.asked_for("model.safetensors")
     with pytest.raises(FileNotFoundError, match=r"org/words@\w+ has no file"):
         open_tokenizer("org/words/nothing")
@@ -312,7 +312,7 @@ def test_a_dry_run_says_what_would_be_read_and_reads_no_tensor(hub):
     ]
     assert dry["bytes_to_transfer"] > ROWS.nbytes  # of the blocks that hold the headers, some bytes are the tensor's
     assert not hub.asked_for("tokenizer.json")
-    assert dry["source"]["bytes_read"] <= 3 * repo.BLOCK + 1000
+    assert dry["source"]["bytes_read"] <= 3 * repo.HEADER_BLOCK + 1000
     hub.add("org/model", sharded())
     scan("org/model")
     assert plan("org/model")["bytes_to_transfer"] == 0

@@ -52,9 +52,12 @@ def ids(tokenizer, *texts):
 def test_two_pre_tokenizers_give_one_vocabulary_two_answers(opened, pre, expected):
     tokenizer = opened(vocabularies.byte_level(MERGES, pre=pre))
     assert ids(tokenizer, "1234 ab", "\n\n a") == expected
-    found = vocabulary(tokenizer)
-    assert (found.runtime, found.category[257]) == ("llama.cpp", "unreachable" if len(expected[0]) > 3 else "reachable")
-    assert (found.text[258], found.data[258], tokenizer.pieces.name[258]) == (" a", b" a", "Ġa")
+    result = vocabulary(tokenizer)
+    assert (result.runtime, result.category[257]) == (
+        "llama.cpp",
+        "unreachable" if len(expected[0]) > 3 else "reachable",
+    )
+    assert (result.text[258], result.data[258], tokenizer.pieces.name[258]) == (" a", b" a", "Ġa")
 
 
 def test_special_tokens_are_cut_out_the_longest_first(opened):
@@ -105,9 +108,9 @@ def test_pieces_of_equal_scores_merge_from_the_left_and_bytes_stand_in(opened):
         *([264], [259, 262, 262], [259, 262, 263], [259, 264], [259, 198, 172], [259, 266, 261], [259, 265, 265]),
         *([1, 264], [264, 2, 259, 259, 261], [259, 264]),
     ]
-    found = vocabulary(without)
-    assert found.text[3 + 0x41 : 3 + 0x42] + found.text[259:261] + found.text[264:265] == ["<0x41>", " ", "a", " a"]
-    assert found.data[3 + 0xE4] == b"\xe4"
+    result = vocabulary(without)
+    assert result.text[3 + 0x41 : 3 + 0x42] + result.text[259:261] + result.text[264:265] == ["<0x41>", " ", "a", " a"]
+    assert result.data[3 + 0xE4] == b"\xe4"
 
 
 def test_words_are_taken_apart_as_llama_cpp_does(opened):
@@ -118,9 +121,9 @@ def test_words_are_taken_apart_as_llama_cpp_does(opened):
     ]
     cased = opened(vocabularies.bert(WORDS, **{"normalizer.lowercase": ("bool", False)}))
     assert ids(cased, "unused", "Unused", "é", "e") == [[2, 3], [1], [1], [5]]
-    found = vocabulary(tokenizer)
-    assert (found.model, found.text[2:4], found.data[3]) == ("WordPiece", ["un", "##used"], b"used")
-    assert found.category[2:12] == ["reachable"] * 10
+    result = vocabulary(tokenizer)
+    assert (result.model, result.text[2:4], result.data[3]) == ("WordPiece", ["un", "##used"], b"used")
+    assert result.category[2:12] == ["reachable"] * 10
 
 
 @pytest.mark.parametrize(
@@ -184,10 +187,10 @@ def test_every_pattern_compiles_and_letters_are_those_of_unicode_15_1():
     ],
 )
 def test_what_is_not_known_is_named_and_leaves_reachability_unknown(opened, values, says):
-    found = vocabulary(opened(values))
-    assert says in found.search
-    assert {*found.category} <= {"unknown", "special", "partial_utf8"}
-    assert found.runtime == "llama.cpp"
+    result = vocabulary(opened(values))
+    assert says in result.search
+    assert {*result.category} <= {"unknown", "special", "partial_utf8"}
+    assert result.runtime == "llama.cpp"
 
 
 WRONG = {
@@ -242,9 +245,9 @@ def test_tokenizer_of_smollm2():
         [19556, 905, 28, 357, 506, 256, 33, 34, 35, 36, 37, 10907],
         [19556, 216, 1, 1792],
     ]
-    found = vocabulary(tokenizer)
-    assert found.categories == {"reachable": 48_822, "partial_utf8": 313, "special": 17}
-    assert [found.text[token] for token in (0, 1_003, 45_175, 49_151)] == [
+    result = vocabulary(tokenizer)
+    assert result.categories == {"reachable": 48_822, "partial_utf8": 313, "special": 17}
+    assert [result.text[token] for token in (0, 1_003, 45_175, 49_151)] == [
         "<|endoftext|>",
         " return",
         " transistorsum",

@@ -51,10 +51,10 @@ def test_texts_of_a_vocabulary_that_is_normalised_are_normalised_first(tmp_path,
 
 def test_the_pattern_of_an_unknown_vocabulary_is_not_guessed(tmp_path):
     tokenizer = open_tokenizer(of_ranks(tmp_path / "a.tiktoken"))
-    found = vocabulary(tokenizer, 256 + len(MERGED))
-    assert set(found.category) == {"unknown", "partial_utf8"}
-    assert "the pattern that cuts a text into words is not in a file of ranks" in found.search
-    assert (found.text[256 + 3], found.data[256 + 3]) == (" the", b" the")
+    result = vocabulary(tokenizer, 256 + len(MERGED))
+    assert set(result.category) == {"unknown", "partial_utf8"}
+    assert "the pattern that cuts a text into words is not in a file of ranks" in result.search
+    assert (result.text[256 + 3], result.data[256 + 3]) == (" the", b" the")
     with pytest.raises(InvalidInput, match="cannot encode"):
         tokenizer.encode(["a"])
 
@@ -72,10 +72,10 @@ def test_metas_tokenizer_model_is_a_file_of_ranks_and_its_config_names_special_t
     named = {"300": {"content": "<|a|>", "special": True}, "301": {"content": "<|b|>"}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": named}))
     for path in (tmp_path, tmp_path / "tokenizer.model"):
-        found = vocabulary(open_tokenizer(path), 302)
-        assert found.text[256 + len(MERGED) :] == [*[None] * (44 - len(MERGED)), "<|a|>", "<|b|>"]
-        assert found.category[300:] == ["special", "special"]
-        assert found.witness[300:] == [None, None]  # tiktoken makes no special token of a text
+        result = vocabulary(open_tokenizer(path), 302)
+        assert result.text[256 + len(MERGED) :] == [*[None] * (44 - len(MERGED)), "<|a|>", "<|b|>"]
+        assert result.category[300:] == ["special", "special"]
+        assert result.witness[300:] == [None, None]  # tiktoken makes no special token of a text
 
 
 def test_tekken_counts_its_special_tokens_first(tmp_path):
@@ -101,10 +101,10 @@ def test_a_model_is_encoded_as_sentencepiece_does(tmp_path, kind):
     assert ids(tokenizer, [*TEXTS, "the<sep>mat"]) == theirs.EncodeAsIds([*TEXTS, "the<sep>mat"])
     assert tokenizer.runtime == "sentencepiece"
     assert tokenizer.pieces.text == theirs.IdToPiece(list(range(theirs.GetPieceSize())))
-    found = vocabulary(tokenizer, len(tokenizer.pieces))
-    special = [text for text, kind in zip(found.text, found.category, strict=True) if kind == "special"]
-    assert special == ["<unk>", "<s>", "</s>", *[text for text in found.text if text.endswith("<sep>")]]
-    for token, witness in enumerate(found.witness):
+    result = vocabulary(tokenizer, len(tokenizer.pieces))
+    special = [text for text, kind in zip(result.text, result.category, strict=True) if kind == "special"]
+    assert special == ["<unk>", "<s>", "</s>", *[text for text in result.text if text.endswith("<sep>")]]
+    for token, witness in enumerate(result.witness):
         assert witness is None or token in theirs.EncodeAsIds(witness)
 
 
@@ -113,12 +113,12 @@ def test_rules_of_a_bpe_model_merge_as_sentencepiece_does(tmp_path):
     tokenizer = open_tokenizer(path)
     bytes_of_pieces = set(tokenizer.pieces.data)
     assert {b" the", b"\xe4"} <= bytes_of_pieces
-    found = vocabulary(tokenizer, len(tokenizer.pieces))
-    assert "of which" in found.search
+    result = vocabulary(tokenizer, len(tokenizer.pieces))
+    assert "of which" in result.search
     # A byte of a character that has a token of its own is no text's.
-    spelt = [token for token, text in enumerate(found.text) if text == "<0x61>"]
-    assert [found.category[token] for token in spelt] == ["unreachable"]
-    assert found.proof[spelt[0]] == "its character has a token of its own"
+    spelt = [token for token, text in enumerate(result.text) if text == "<0x61>"]
+    assert [result.category[token] for token in spelt] == ["unreachable"]
+    assert result.proof[spelt[0]] == "its character has a token of its own"
 
 
 def test_files_beside_a_model_add_tokens(tmp_path):

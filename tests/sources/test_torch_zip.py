@@ -1,4 +1,4 @@
-"""What `torch.save` writes, read without torch, beside what `torch.load` makes of it."""
+"""Files of `torch.save`, read without torch, beside what `torch.load` makes of them."""
 
 import collections
 import json
@@ -33,9 +33,9 @@ def random_words(shape, dtype, seed=0):
     return torch.frombuffer(bytearray(data), dtype=SIGNED[size]).view(dtype).reshape(shape)
 
 
-def same_words(tensor, found):
+def same_words(tensor, tensor_read):
     size = tensor.element_size()
-    return tensor.contiguous().view(SIGNED[size]).numpy().tobytes() == found.words().tobytes()
+    return tensor.contiguous().view(SIGNED[size]).numpy().tobytes() == tensor_read.words().tobytes()
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -43,12 +43,12 @@ def same_words(tensor, found):
 def test_every_word_of_every_type_is_read(tmp_path, name, protocol):
     written = {"a": random_words((3, 5), DTYPES[name]), "b": random_words((2, 3, 4), DTYPES[name], seed=1)}
     torch.save(written, tmp_path / "m.pt", pickle_protocol=protocol)
-    found = open_source(tmp_path / "m.pt").tensors
-    assert found.keys() == written.keys()
+    result = open_source(tmp_path / "m.pt").tensors
+    assert result.keys() == written.keys()
     for key, tensor in written.items():
-        assert (found[key].dtype, found[key].shape) == (name, tuple(tensor.shape))
-        assert isinstance(found[key].words(), np.memmap)
-        assert same_words(tensor, found[key])
+        assert (result[key].dtype, result[key].shape) == (name, tuple(tensor.shape))
+        assert isinstance(result[key].words(), np.memmap)
+        assert same_words(tensor, result[key])
 
 
 def test_integers_are_listed_and_not_taken_for_rows(tmp_path):
@@ -66,9 +66,9 @@ def test_integers_are_listed_and_not_taken_for_rows(tmp_path):
         "complex128",
     ]
     torch.save({kind: torch.zeros(2, 3, dtype=getattr(torch, kind)) for kind in kinds}, tmp_path / "m.pt")
-    found = open_source(tmp_path / "m.pt").tensors
-    assert [tensor.dtype for tensor in found.values()] == "BOOL U8 I8 I16 I32 I64 U16 U32 U64 C64 C128".split()
-    assert not any(tensor.is_float for tensor in found.values())
+    result = open_source(tmp_path / "m.pt").tensors
+    assert [tensor.dtype for tensor in result.values()] == "BOOL U8 I8 I16 I32 I64 U16 U32 U64 C64 C128".split()
+    assert not any(tensor.is_float for tensor in result.values())
 
 
 def test_views_see_their_part_of_a_storage(tmp_path):
@@ -77,13 +77,13 @@ def test_views_see_their_part_of_a_storage(tmp_path):
     views |= {"turned": whole.t(), "left": whole[:, :2], "repeated": whole[:1].expand(9, 5), "scalar": whole[2, 2]}
     torch.save(views, tmp_path / "m.pt")
     assert (tmp_path / "m.pt").stat().st_size < 2 * 60 * 4 + 4000  # one storage for all
-    found = open_source(tmp_path / "m.pt").tensors
+    result = open_source(tmp_path / "m.pt").tensors
     for name in ("all", "rows", "one", "empty", "scalar"):
-        assert found[name].shape == tuple(views[name].shape)
-        assert same_words(views[name], found[name])
+        assert result[name].shape == tuple(views[name].shape)
+        assert same_words(views[name], result[name])
     for name in ("column", "turned", "left", "repeated"):
         with pytest.raises(ValueError, match=rf"'{name}' is a view.*save a copy"):
-            found[name].words()
+            result[name].words()
 
 
 def test_names_are_joined_and_what_is_no_tensor_is_left_out(tmp_path):
@@ -103,8 +103,8 @@ def test_names_are_joined_and_what_is_no_tensor_is_left_out(tmp_path):
         "device": torch.device("cpu"),
     }
     torch.save(checkpoint, tmp_path / "m.pt", pickle_protocol=4)
-    found = open_source(tmp_path / "m.pt").tensors
-    assert list(found) == ["model.wte.weight", "list.0", "list.1.x", "optimizer.state.3.exp_avg"]
+    result = open_source(tmp_path / "m.pt").tensors
+    assert list(result) == ["model.wte.weight", "list.0", "list.1.x", "optimizer.state.3.exp_avg"]
     report = scan(tmp_path / "m.pt").to_json()
     assert (report["tensor"], report["chosen"], report["n_tokens"]) == ("model.wte.weight", "by name", 6)
 
@@ -171,12 +171,12 @@ def test_what_torch_writes_reads_back_word_for_word(tmp_path_factory, data):
         written[name] = tensor[data.draw(st.integers(0, shape[0] - 1)) :] if shape else tensor
     path = tmp_path_factory.mktemp("any") / "any.pt"
     torch.save(written, path, pickle_protocol=data.draw(st.integers(2, 5)))
-    found = open_source(path).tensors
-    assert found.keys() == written.keys()
+    result = open_source(path).tensors
+    assert result.keys() == written.keys()
     for name, tensor in written.items():
-        assert DTYPES[found[name].dtype] == tensor.dtype
-        assert found[name].shape == tuple(tensor.shape)
-        assert same_words(tensor, found[name])
+        assert DTYPES[result[name].dtype] == tensor.dtype
+        assert result[name].shape == tuple(tensor.shape)
+        assert same_words(tensor, result[name])
 
 
 def test_rows_of_8_bits_are_on_their_grid(tmp_path):

@@ -39,9 +39,9 @@ SMALL = {"architecture": Architecture(layers=1, heads=2, width=16, context=12), 
 
 
 def test_every_study_is_written_down_and_lists_what_there_is():
-    assert {path.stem for path in DOCUMENTS.glob("*.md")} - {"README"} == set(running.NAMES)
+    assert {path.stem for path in DOCUMENTS.glob("*.md")} - {"README"} == set(running.STUDIES)
     columns, options = StudyRecord.__annotations__, {*options_of("train"), "fresh"}
-    for name in running.NAMES:
+    for name in running.STUDIES:
         one = Study.of(name)
         assert (DOCUMENTS / f"{name}.md").read_text().startswith(f"# {name}: ")
         assert one.replicas >= 8
@@ -58,10 +58,10 @@ def test_every_study_is_written_down_and_lists_what_there_is():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studies")
-    return {name: study(name, folder / name, quick=True, replicas=1, engine="serial") for name in running.NAMES}
+    return {name: study(name, folder / name, quick=True, replicas=1, engine="serial") for name in running.STUDIES}
 
 
-@pytest.mark.parametrize("name", running.NAMES)
+@pytest.mark.parametrize("name", running.STUDIES)
 def test_a_study_at_a_toy_size_measures_what_its_questions_ask(name, runs):
     records, parameters = read_records(runs[name]), read_manifest(runs[name])["parameters"]
     assert records["status"].to_list() == ["complete"] * len(Study.of(name).conditions)
@@ -120,9 +120,9 @@ def test_an_answer_is_of_pairs_exact_and_corrected():
         {"ask": "2", "statistic": "loss", "of": "c", "against": "a"},
         {"ask": "3", "statistic": "loss", "of": "b", "value": 0},
     ]
-    found = answers(*made({"a": a.tolist(), "b": b.tolist(), "c": c.tolist()}, questions))
+    result = answers(*made({"a": a.tolist(), "b": b.tolist(), "c": c.tolist()}, questions))
     raw = []
-    for row, d in zip(found, (b - a, c - a, b), strict=True):
+    for row, d in zip(result, (b - a, c - a, b), strict=True):
         flips = [np.dot(signs, d) / 8 for signs in itertools.product((1, -1), repeat=8)]
         raw.append(np.mean(np.abs(flips) >= abs(d.mean()) - 1e-12))
         low, high = stats.t.interval(0.95, 7, d.mean(), d.std(ddof=1) / np.sqrt(8))
@@ -130,7 +130,7 @@ def test_an_answer_is_of_pairs_exact_and_corrected():
         assert row["p"] == pytest.approx(raw[-1])
     order = np.argsort(raw)
     expected = np.maximum.accumulate([min(1, (3 - k) * raw[i]) for k, i in enumerate(order)])
-    assert [found[i]["p_holm"] for i in order] == pytest.approx(expected)
+    assert [result[i]["p_holm"] for i in order] == pytest.approx(expected)
 
 
 def test_of_many_pairs_the_signs_are_drawn_and_the_same_each_time():

@@ -32,10 +32,10 @@ def of(frame, tokens, *columns):
 
 
 def test_the_census_by_hand(by_hand):
-    made = evolve(by_hand)
-    assert made.records.columns[:4] == ["row", "step", "tokens", "n_tokens"]
+    result = evolve(by_hand)
+    assert result.records.columns[:4] == ["row", "step", "tokens", "n_tokens"]
     columns = "step n_unique n_black_holes black_hole_population n_singletons largest_bh".split()
-    assert of(made.records, "all", *columns) == [
+    assert of(result.records, "all", *columns) == [
         [0, 1, 1, 6, 0, 6],
         [10, 2, 1, 5, 1, 5],
         [20, 3, 2, 5, 1, 3],
@@ -43,7 +43,7 @@ def test_the_census_by_hand(by_hand):
         [40, 2, 1, 5, 1, 5],
         [50, 2, 1, 5, 1, 5],
     ]
-    assert of(made.records, "unseen", "n_tokens", *columns[1:]) == [
+    assert of(result.records, "unseen", "n_tokens", *columns[1:]) == [
         [3, 1, 1, 3, 0, 3],
         [3, 1, 1, 3, 0, 3],
         [3, 1, 1, 3, 0, 3],
@@ -51,14 +51,14 @@ def test_the_census_by_hand(by_hand):
         [3, 1, 1, 3, 0, 3],
         [3, 1, 1, 3, 0, 3],
     ]
-    assert {row[0] for row in of(made.records, "seen", "n_tokens")} == {3}
-    assert made.records["gini_coefficient"].to_list()[6] == pytest.approx(2 * (2 + 6) / (2 * 5) - 3 / 2)
+    assert {row[0] for row in of(result.records, "seen", "n_tokens")} == {3}
+    assert result.records["gini_coefficient"].to_list()[6] == pytest.approx(2 * (2 + 6) / (2 * 5) - 3 / 2)
 
 
 def test_motion_by_hand(by_hand):
-    made = evolve(by_hand)
+    result = evolve(by_hand)
     columns = "since n_moved mean_move_l1_steps max_move_l1_steps max_move_l_inf_steps".split()
-    assert of(made.records, "all", *columns) == [
+    assert of(result.records, "all", *columns) == [
         [None] * 5,
         [0, 1, 128 / 6, 128, 128],  # from 1 to 2 there are 128 bfloat16 steps
         [10, 3, 0.5, 1, 1],
@@ -67,7 +67,7 @@ def test_motion_by_hand(by_hand):
         [40, 0, 0, 0, 0],
     ]
     step = 2.0**-7
-    assert of(made.records, "unseen", "bulk_motion", "thermal_motion", "centroid_displacement") == [
+    assert of(result.records, "unseen", "bulk_motion", "thermal_motion", "centroid_displacement") == [
         [None, None, 0],
         [0, 0, 0],
         [step, 0, step],
@@ -76,7 +76,7 @@ def test_motion_by_hand(by_hand):
         [0, 0, 0],
     ]
     lengths = "max_l_inf max_l_inf_steps mean_l_inf mean_l_inf_steps radius_max".split()
-    assert of(made.records, "unseen", *lengths)[3] == [
+    assert of(result.records, "unseen", *lengths)[3] == [
         step,
         1,
         *map(pytest.approx, (step * 2 / 3, 2 / 3, step * 2 / 3)),
@@ -84,8 +84,8 @@ def test_motion_by_hand(by_hand):
 
 
 def test_events_by_hand(by_hand):
-    made = evolve(by_hand)
-    assert made.events.select("step", "kind", "hole", "other", "tokens").rows() == [
+    result = evolve(by_hand)
+    assert result.events.select("step", "kind", "hole", "other", "tokens").rows() == [
         (0, "start", 1, None, [0, 1, 2, 3, 4, 5]),
         (10, "lose", 1, None, [0]),
         (20, "split", 2, 1, [1, 2]),  # most stay with the unseen
@@ -93,12 +93,12 @@ def test_events_by_hand(by_hand):
         (30, "lose", 1, 2, [5]),
         (40, "merge", 1, 2, [3, 4]),
     ]
-    assert made.summary["events"] == {"start": 1, "merge": 1, "split": 1, "gain": 1, "lose": 2}
+    assert result.summary["events"] == {"start": 1, "merge": 1, "split": 1, "gain": 1, "lose": 2}
 
 
 def test_freezing_by_hand(by_hand):
-    made = evolve(by_hand)
-    assert made.tokens.select("token", "seen", "n_changes", "last_change", "hole").rows() == [
+    result = evolve(by_hand)
+    assert result.tokens.select("token", "seen", "n_changes", "last_change", "hole").rows() == [
         (0, True, 1, 10, None),
         (1, True, 0, None, 2),
         (2, True, 0, None, 2),
@@ -106,7 +106,7 @@ def test_freezing_by_hand(by_hand):
         (4, False, 2, 40, 2),
         (5, False, 2, 30, 2),
     ]
-    assert made.summary["freezing"] == {
+    assert result.summary["freezing"] == {
         "all": {"last_change": 40, "n_never_moved": 2, "n_moved_last": 0},
         "seen": {"last_change": 10, "n_never_moved": 2, "n_moved_last": 0},
         "unseen": {"last_change": 40, "n_never_moved": 0, "n_moved_last": 0},
@@ -114,44 +114,44 @@ def test_freezing_by_hand(by_hand):
 
 
 def test_every_so_many_rows_motion_is_since_the_row_before_that_was_taken(by_hand):
-    made = evolve(by_hand, every=2)
-    assert of(made.records, "all", "step", "since", "n_moved") == [
+    result = evolve(by_hand, every=2)
+    assert of(result.records, "all", "step", "since", "n_moved") == [
         [0, None, None],
         [20, 0, 4],
         [40, 20, 3],
         [50, 40, 0],
     ]
-    assert made.summary["n_measured"] == 4
+    assert result.summary["n_measured"] == 4
 
 
 def test_without_unseen_tokens_all_are_one_set(tmp_path):
     path = write_history(tmp_path / "h.safetensors", BY_HAND)
-    made = evolve(path)
-    assert made.records["tokens"].unique().to_list() == ["all"]
-    assert made.summary["unseen"] is None
-    assert made.tokens["seen"].null_count() == 6
+    result = evolve(path)
+    assert result.records["tokens"].unique().to_list() == ["all"]
+    assert result.summary["unseen"] is None
+    assert result.tokens["seen"].null_count() == 6
     assert evolve(path, unseen="3-5").records.equals(evolve(path, unseen=[5, 4, 3, 3]).records)
     assert evolve(path, unseen=()).records["tokens"].unique().sort().to_list() == ["all", "seen"]
 
 
 def test_rows_that_are_not_written_yet_are_left_out(tmp_path):
     path = write_history(tmp_path / "h.safetensors", BY_HAND, recorded="3")
-    made = evolve(path)
-    assert (made.summary["n_recorded"], made.summary["n_planned"], made.summary["last_step"]) == (3, 6, 2)
-    assert made.records["n_unique"].to_list() == [1, 2, 3]
+    result = evolve(path)
+    assert (result.summary["n_recorded"], result.summary["n_planned"], result.summary["last_step"]) == (3, 6, 2)
+    assert result.records["n_unique"].to_list() == [1, 2, 3]
 
 
 def test_a_single_row_has_no_motion(tmp_path):
-    made = evolve(write_run(tmp_path / "run", BY_HAND[2:3], [3, 4, 5]))
-    assert made.records["n_moved"].null_count() == 3
-    assert made.summary["freezing"]["all"] == {"last_change": None, "n_never_moved": 6, "n_moved_last": 0}
+    result = evolve(write_run(tmp_path / "run", BY_HAND[2:3], [3, 4, 5]))
+    assert result.records["n_moved"].null_count() == 3
+    assert result.summary["freezing"]["all"] == {"last_change": None, "n_never_moved": 6, "n_moved_last": 0}
 
 
 # Against plain Python ------------------------------------------------------------------------------------------------
 
 
 def plain(words, grid, unseen):
-    """What `evolve` records, a token and a pair at a time."""
+    """Compute what `evolve` records, a token and a pair at a time."""
     values = [decode(row, grid).astype(np.float64) for row in words]
     absent = set(unseen)
     sets = {"all": range(len(words[0]))}
@@ -222,11 +222,11 @@ def wandering(grid, seed, n_rows=6, n_tokens=14, dim=5):
 @pytest.mark.parametrize("seed", range(4))
 def test_every_column_is_that_of_plain_python(tmp_path, grid, seed):
     words, unseen = wandering(grid, seed), [0, 3, 4, 9, 10, 13]
-    made = evolve(write_history(tmp_path / "h.safetensors", decode(words, grid), grid), unseen=unseen)
+    built = evolve(write_history(tmp_path / "h.safetensors", decode(words, grid), grid), unseen=unseen)
     expected = list(plain(words, grid, unseen))
-    found = made.records.to_dicts()
-    assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
+    result = built.records.to_dicts()
+    assert len(result) == len(expected)
+    for ours, theirs in zip(result, expected, strict=True):
         for column, value in ours.items():
             if value is None or isinstance(value, str):
                 assert theirs.get(column) == value, column
@@ -259,10 +259,10 @@ def test_records_do_not_depend_on_the_order_of_tokens(tmp_path_factory, seed):
 def test_events_give_the_black_holes_of_every_row_again(tmp_path_factory, seed):
     words = wandering("bfloat16", seed)
     path = tmp_path_factory.mktemp("replay") / "h.safetensors"
-    made = evolve(write_history(path, decode(words, "bfloat16")))
+    result = evolve(write_history(path, decode(words, "bfloat16")))
     holes = np.zeros(words.shape[1], np.int64)
     for row, (_, words_now) in enumerate(History.open(path).words(range(len(words)))):
-        happened = made.events.filter(made.events["row"] == row).with_columns(pl.col("other").fill_null(0))
+        happened = result.events.filter(result.events["row"] == row).with_columns(pl.col("other").fill_null(0))
         replay(holes, happened.select("kind", "hole", "other", "tokens").rows())
         now = decode(words_now, "bfloat16") + 0.0
         together = (now[:, None] == now[None]).all(axis=2)
@@ -271,30 +271,30 @@ def test_events_give_the_black_holes_of_every_row_again(tmp_path_factory, seed):
         assert np.array_equal(
             (holes[:, None] == holes[None]) | np.eye(len(holes), dtype=bool), together | np.outer(alone, alone)
         )
-    assert made.tokens["hole"].fill_null(0).to_list() == holes.tolist()
+    assert result.tokens["hole"].fill_null(0).to_list() == holes.tolist()
 
 
 def test_means_are_left_out_where_rows_are_very_many_and_maxima_are_not(tmp_path, monkeypatch):
     path = write_history(tmp_path / "h.safetensors", BY_HAND)
     whole = evolve(path, unseen="3-5")
     monkeypatch.setattr("darkvocab.training.evolve.MOST_COMPARED", 1)
-    made = evolve(path, unseen="3-5")
-    assert of(made.records, "all", "mean_l_inf", "mean_l_inf_steps")[1:3] == [[None, None]] * 2
-    assert made.records["max_l_inf"].equals(whole.records["max_l_inf"])
-    assert made.records["max_l_inf_steps"].equals(whole.records["max_l_inf_steps"])
-    assert (made.summary["geometry"]["mean_l_inf"], made.summary["geometry"]["min_l_inf"]) == (0.0, 0.0)
+    result = evolve(path, unseen="3-5")
+    assert of(result.records, "all", "mean_l_inf", "mean_l_inf_steps")[1:3] == [[None, None]] * 2
+    assert result.records["max_l_inf"].equals(whole.records["max_l_inf"])
+    assert result.records["max_l_inf_steps"].equals(whole.records["max_l_inf_steps"])
+    assert (result.summary["geometry"]["mean_l_inf"], result.summary["geometry"]["min_l_inf"]) == (0.0, 0.0)
 
 
 def test_a_distance_that_float32_cannot_hold_is_infinite_in_records_and_null_in_json(tmp_path):
     far = [[[3e38], [-3e38], [1.0], [2.0]]] * 2
-    made = evolve(write_history(tmp_path / "h.safetensors", far, "float32"), unseen=[0, 1], init_sigma=1e-5)
-    assert made.records["max_l_inf"][0] == math.inf
-    assert made.summary["geometry"]["max_l_inf"] is None
-    json.dumps(made.summary, allow_nan=False)
+    result = evolve(write_history(tmp_path / "h.safetensors", far, "float32"), unseen=[0, 1], init_sigma=1e-5)
+    assert result.records["max_l_inf"][0] == math.inf
+    assert result.summary["geometry"]["max_l_inf"] is None
+    json.dumps(result.summary, allow_nan=False)
     there_and_back = [[[3e38], [3e38]], [[-3e38], [-3e38]]]
-    made = evolve(write_history(tmp_path / "h.safetensors", there_and_back, "float32"))
-    assert made.records["bulk_motion"][-1] == pytest.approx(6e38, rel=1e-6)
-    assert made.summary["notebook_displacement"] is None
+    result = evolve(write_history(tmp_path / "h.safetensors", there_and_back, "float32"))
+    assert result.records["bulk_motion"][-1] == pytest.approx(6e38, rel=1e-6)
+    assert result.summary["notebook_displacement"] is None
 
 
 # The notebooks' verdicts ---------------------------------------------------------------------------------------------
@@ -321,8 +321,8 @@ def finished(tmp_path):
 
 
 def test_the_geometry_of_11_2c_is_that_of_two_black_holes_one_grid_step_apart(finished):
-    made = evolve(finished(49, 2, init_sigma=1e-5))
-    geometry = made.summary["geometry"]
+    result = evolve(finished(49, 2, init_sigma=1e-5))
+    geometry = result.summary["geometry"]
     assert [f"{geometry[key]:.6e}" for key in ("min_l_inf", "max_l_inf", "mean_l_inf")] == [
         "0.000000e+00",
         "9.765625e-04",
@@ -330,7 +330,7 @@ def test_the_geometry_of_11_2c_is_that_of_two_black_holes_one_grid_step_apart(fi
     ]
     assert (geometry["component"], geometry["component_ulp"], geometry["component_steps"]) == (0, STEP, 1)
     assert (geometry["max_l_inf_steps"], geometry["n_black_holes"], geometry["black_hole_population"]) == (1, 2, 51)
-    (verdict,) = made.summary["verdicts"]
+    (verdict,) = result.summary["verdicts"]
     assert verdict["seed"] == "11.2c"
     assert verdict["notebook"] == [
         "Black hole count: initial 15, final 2. Black hole population: initial 122, final 51. Dead tokens: 51.",
@@ -404,8 +404,8 @@ def test_the_displacement_of_the_notebooks_is_rounded_at_every_step(tmp_path, se
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(seed)
     values = (rng.standard_normal((2, 128, 5)) * 0.01 + rng.standard_normal((2, 1, 5))).astype(np.float32)
-    made = evolve(write_history(tmp_path / "h.safetensors", values))
+    result = evolve(write_history(tmp_path / "h.safetensors", values))
     history = torch.from_numpy(values).to(torch.bfloat16)
     theirs = (history[1].mean(dim=0) - history[0].mean(dim=0)).norm().item()
-    assert made.summary["notebook_displacement"] == theirs
-    assert made.records["centroid_displacement"][-1] == pytest.approx(theirs, rel=0.01)
+    assert result.summary["notebook_displacement"] == theirs
+    assert result.records["centroid_displacement"][-1] == pytest.approx(theirs, rel=0.01)

@@ -1,4 +1,4 @@
-"""What only a GPU can show of the lab: that a captured step is the step, and that runs there end as they should."""
+"""Facts of the lab that only a GPU can show: a captured step is the step, and runs there end as they should."""
 
 import numpy as np
 import polars as pl
@@ -23,8 +23,8 @@ def small(**settings):
 
 
 def states(trainings):
-    made = stack.Stack(trainings, span=16)
-    kinds, metrics = zip(*(made.read(segment) for segment in made.segments(40)), strict=True)
+    result = stack.Stack(trainings, span=16)
+    kinds, metrics = zip(*(result.read(segment) for segment in result.segments(40)), strict=True)
     return np.concatenate([kind[0] for kind in kinds]), np.concatenate(metrics)
 
 

@@ -1,7 +1,9 @@
 """The recorder: the same rows, bit for bit, as a copy by hand after each step, whoever makes the steps."""
 
 import copy
+import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -20,9 +22,10 @@ from darkvocab.errors import CorruptFile, InvalidInput, RunFolderRefused
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from darkvocab.training import updates  # noqa: E402
 from darkvocab.training.recorder import Alarm, Recorder  # noqa: E402 (needs torch)
 from darkvocab.training.recording import recorded as count  # noqa: E402
-from darkvocab.training.updates import COLUMNS, lost_updates  # noqa: E402
+from darkvocab.training.updates import UPDATE_COLUMNS, lost_updates  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:step")  # alarms of trainings that are not about them
 VOCABULARY, CONTEXT = 48, 8
@@ -224,13 +227,58 @@ def test_a_step_is_lost_where_it_is_under_half_a_spacing(tmp_path):
         exact = w - 2.0**-7 * gradient.astype(np.float64)
         kept = torch.from_numpy(exact).bfloat16() == before
         asked = gradient != 0
-        columns = dict(zip(COLUMNS, update.T, strict=True))
+        columns = dict(zip(UPDATE_COLUMNS, update.T, strict=True))
         assert (columns["asked"] == asked.sum(1)).all()
         assert (columns["lost"] == (asked & kept.numpy()).sum(1)).all()
         assert columns["lost"].sum() > 0
     by_step, by_token = lost_updates(tmp_path / "r")
     assert by_step["lost"].to_list() == [update[:, 1].sum() for update in measured]
     assert by_token["token"].to_list() == list(range(VOCABULARY))
+
+
+@pytest.mark.slow  # compiles
+@pytest.mark.parametrize(
+    ("weights", "state"),
+    [(dtype, dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64)]
+    + [(torch.bfloat16, torch.float32)],
+)
+def test_updates_are_counted_as_by_torch_alone(weights, state):
+    # Zeros and subnormal numbers of both signs, infinities, NaN; rows that keep all words, or have no momentum.
+    special = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, torch.finfo(torch.half).tiny / 4])
+    before, after, driving = special[torch.randint(8, (3, 61, 37), generator=torch.Generator().manual_seed(5))]
+    before, after, driving = before.to(weights), after.to(weights), driving.to(state)
+    after[::3] = before[::3]
+    driving[::4] = special[:2].to(state).repeat(19)[:37]
+    norms = special[torch.arange(61) % 8]
+    some = torch.arange(61) % 5 < 2
+    if weights is torch.float16:
+        before, after, driving = (torch.cat((each, each), 1)[:, :37] for each in (before, after, driving))  # apart
+    for seen, decays in itertools.product([None, some], [False, True]):
+        counted = updates.compare(before, after, driving, norms, seen, decays=decays)
+        plain = updates.compare_by_torch(before, after, driving, norms, seen, decays=decays)
+        assert counted.dtype == plain.dtype == torch.float32
+        assert torch.equal(counted.view(torch.int32), plain.view(torch.int32))
+        assert len(counted[:, :4].unique(dim=0)) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "momentum"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_updates_of_every_optimizer_are_counted_as_by_torch_alone(monkeypatch, optimizer, dtype):
+    model = tiny(dtype, tied=False)
+    kind, options = ("SGD", {"momentum": 0.9}) if optimizer == "momentum" else (optimizer, {})
+    steps = getattr(torch.optim, kind)(model.parameters(), lr=1e-3, weight_decay=0.1, **options)
+    weight = model.get_input_embeddings().weight
+    for _ in range(3):
+        model(**batch(texts(2))).loss.backward()
+        before = embedding(model)
+        steps.step()
+        measured = []
+        for compare in (updates.compare, updates.compare_by_torch):
+            monkeypatch.setattr(updates, "compare", compare)
+            measured.append(updates.measure_update(steps, weight, None, before, embedding(model), None))
+        assert torch.equal(*(each.view(torch.int32) for each in measured))
+        monkeypatch.undo()
 
 
 def test_rows_outside_of_the_batch_move_by_the_output_gradient_only_where_it_is_tied(tmp_path):
@@ -379,7 +427,7 @@ def test_two_recorders_do_not_share_a_folder_and_a_step_before_the_recording_is_
     again = torch.optim.AdamW(fresh.parameters(), lr=1e-2)
     assert "--resume" in refused(fresh, again, tmp_path / "r", RunFolderRefused)
     with pytest.raises(CorruptFile, match=r"holds 7 rows, fewer than the 10 up to step 9"):
-        Recorder(tmp_path / "r", resume=True).step(fresh, again, made=9)
+        Recorder(tmp_path / "r", resume=True).step(fresh, again, done=9)
 
 
 # Several processes, compilation, kills -------------------------------------------------------------------------------

@@ -69,12 +69,12 @@ def test_a_record_says_where_its_replica_started_and_ended(run):
     assert records["seed"].to_list() == [7, 8, 9]
     for record in records.iter_rows(named=True):
         path = run / f"seed-{record['seed']}"
-        made, evolution = outcome(path), evolve(path)
+        result, evolution = outcome(path), evolve(path)
         losses = pl.read_parquet(path / "metrics.parquet")["loss"]
         assert (record["status"], record["steps"], record["n_unseen"]) == ("complete", 20, 34)
         assert (record["loss_first"], record["loss_last"]) == (losses[0], losses[-1])
         assert record["loss_last_100"] == pytest.approx(losses.mean())
-        assert record["centroid_displacement"] == made.centroid_displacement > 0
+        assert record["centroid_displacement"] == result.centroid_displacement > 0
         for step, when in ((0, "start_"), (20, "")):
             for tokens, of in (("all", ""), ("unseen", "unseen_")):
                 (row,) = evolution.records.filter(step=step, tokens=tokens).to_dicts()
@@ -90,18 +90,18 @@ def test_curves_are_the_census_along_the_way(run):
     curves = pl.read_parquet(run / CURVES)
     assert curves["step"].unique().sort().to_list() == list(range(21))
     for seed in (7, 9):
-        made = evolve(run / f"seed-{seed}").records
+        result = evolve(run / f"seed-{seed}").records
         for tokens in ("all", "unseen"):
             ours = curves.filter(seed=seed, tokens=tokens)
-            theirs = made.filter(tokens=tokens)
+            theirs = result.filter(tokens=tokens)
             for name in ("step", "n_unique", "n_black_holes", "black_hole_population", "n_singletons"):
                 assert ours[name].to_list() == theirs[name].to_list()
 
 
 def test_means_have_students_interval(run):
-    made = statistics(read_records(run))
+    result = statistics(read_records(run))
     values = np.array(read_records(run)["centroid_displacement"])
-    row = made["centroid_displacement"]
+    row = result["centroid_displacement"]
     low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
     assert (row["n"], row["min"], row["max"]) == (3, values.min(), values.max())
     assert row["mean"] == pytest.approx(values.mean())
@@ -241,26 +241,26 @@ def test_a_text_with_every_token_leaves_none_unseen(tmp_path, capsys):
 
 
 def test_progress_counts_the_steps_of_all(tmp_path):
-    told = []
+    reports = []
     Replicas(training=small(), n=2).run(
-        tmp_path / "run", engine="serial", progress=lambda done, total: told.append((done, total))
+        tmp_path / "run", engine="serial", progress=lambda done, total: reports.append((done, total))
     )
-    assert told[0] == (0, 40)
-    assert told[-1] == (40, 40)
-    assert told == sorted(told)
+    assert reports[0] == (0, 40)
+    assert reports[-1] == (40, 40)
+    assert reports == sorted(reports)
 
 
 def test_a_run_of_replicas_is_summed_up(run):
-    made = darkvocab.summary(run, ["centroid_displacement"])
-    assert made["n_landed"] == 3
-    assert math.isfinite(made["columns"]["centroid_displacement"]["mean"])
+    result = darkvocab.summary(run, ["centroid_displacement"])
+    assert result["n_landed"] == 3
+    assert math.isfinite(result["columns"]["centroid_displacement"]["mean"])
 
 
 def test_a_command_repeats_the_run(tmp_path, cli):
     out = tmp_path / "run"
     first = cli(*COMMAND, "--steps", "3", "--workers", "1", "--json", "--out", out)
-    made = json.loads(first.out)
-    assert made["replicas"] == len(made["records"]) == 3
+    result = json.loads(first.out)
+    assert result["replicas"] == len(result["records"]) == 3
     words = read_manifest(out)["command"].split()
     assert cli(*words[1:], "--engine", "serial", "--out", tmp_path / "again").code == 0
     assert content(tmp_path / "again") == content(out)

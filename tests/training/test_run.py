@@ -32,7 +32,7 @@ from darkvocab.training.choices import (
 from darkvocab.training.corpus import Corpus, load_corpus
 from darkvocab.training.cpu_passes import array
 from darkvocab.training.model import begin
-from darkvocab.training.outcome import COLUMNS, measure_outcome, outcome
+from darkvocab.training.outcome import METRIC_COLUMNS, measure_outcome, outcome
 from darkvocab.training.stack import Stack
 from examples import inputs_and_labels
 
@@ -41,7 +41,7 @@ transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow
 
 SMALL = Architecture(layers=1, heads=2, width=16, context=12)
-Metrics = namedtuple("Metrics", ("step", *COLUMNS))
+Metrics = namedtuple("Metrics", ("step", *METRIC_COLUMNS))
 PRODUCTS = ("bfloat16", "float32")  # of bfloat16 numbers, whatever the machine has in hardware
 STEPS = 20  # beside transformers' Trainer
 FILES = (
@@ -133,7 +133,8 @@ def test_with_rmsnorm_the_model_is_that_of_11_2a():
 
 def test_a_start_drawn_in_the_grid_is_another_than_one_that_is_rounded_once():
     rounded, drawn = (
-        floats(Stack([small(start=SnowballStart(sigma=1e-2, drawn=how))]).rows(0)) for how in ("float32", "grid")
+        floats(Stack([small(start=SnowballStart(sigma=1e-2, drawn=options))]).rows(0))
+        for options in ("float32", "grid")
     )
     assert not np.array_equal(rounded, drawn)
     assert np.abs(rounded - drawn).max() < 0.05

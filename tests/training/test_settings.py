@@ -35,7 +35,7 @@ REPEATED = {
 
 
 def parsed(command, monkeypatch, tmp_path):
-    """What `darkvocab.train`, or a run of replicas, is given by a command line."""
+    """Return the settings that a command line gives `darkvocab.train`, or a run of replicas."""
     given = []
 
     def stop(settings, *_, **__):

@@ -23,8 +23,8 @@ from darkvocab.training.choices import (
     SnowballStart,
 )
 from darkvocab.training.model import Layout, begin
-from darkvocab.training.stack import MOST, WARM_UPS, Stack, captured, stack_size
-from darkvocab.training.updates import COLUMNS, IN_BATCH
+from darkvocab.training.stack import MOST_TRAININGS, WARM_UPS, Stack, captured, stack_size
+from darkvocab.training.updates import IN_BATCH, UPDATE_COLUMNS
 from examples import inputs_and_labels
 
 torch = pytest.importorskip("torch")
@@ -83,10 +83,10 @@ def test_loss_and_gradient_are_those_of_transformers_model_in_float64(norm, tied
     weights += 0.1 * torch.randn(weights.shape, dtype=torch.float64, generator=drawn)
     ours = passes.BatchedPasses(torch, architecture, layout, weights, weights, 3)
     inputs, targets, losses = [], [], []
-    for model, training, own in zip(models, trainings, weights, strict=True):
+    for model, training, mine in zip(models, trainings, weights, strict=True):
         for name, parameter in model.named_parameters():
             part, shape = layout.places[name]
-            parameter.data = own[part].view(shape).clone()
+            parameter.data = mine[part].view(shape).clone()
         tokens, labels = map(torch.from_numpy, inputs_and_labels(training, 1))
         logits = model(input_ids=tokens).logits[:, :-1].flatten(0, 1)
         loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
@@ -119,8 +119,8 @@ def test_an_update_is_that_of_torchs_optimizer_bit_for_bit(settings, dtype):
     weights = torch.randn(3, 704, generator=drawn).to(dtype)
     theirs, gradient = weights.clone(), torch.empty_like(weights)
     optimizers = []
-    for own in theirs:
-        parts = [own[part] for part in layout.groups.values()]
+    for mine in theirs:
+        parts = [mine[part] for part in layout.groups.values()]
         groups = [{"params": [part], "weight_decay": settings.weight_decay * (not n)} for n, part in enumerate(parts)]
         constants = {name: value for name, value in vars(settings).items() if name in ("betas", "eps", "momentum")}
         kind, fused = (torch.optim.AdamW, {"fused": True}) if isinstance(settings, AdamW) else (torch.optim.SGD, {})
@@ -143,8 +143,8 @@ def test_the_norm_of_a_gradient_is_torchs_of_its_parts(precision, within):
     # To a step of its grid.
     stack = stacked(1, 2, precision=precision)
     stack._gradient.copy_(torch.randn(stack._gradient.shape, generator=torch.Generator().manual_seed(1)))
-    for own, norm in zip(stack._gradient, stack._norms(), strict=True):
-        theirs = torch.nn.utils.get_total_norm([own[part] for part, _ in stack._layout.places.values()])
+    for ours, norm in zip(stack._gradient, stack._norms(), strict=True):
+        theirs = torch.nn.utils.get_total_norm([ours[part] for part, _ in stack._layout.places.values()])
         assert norm.dtype == theirs.dtype
         assert norm.item() == pytest.approx(theirs.item(), rel=within)
 
@@ -168,8 +168,8 @@ def test_words_are_the_published_ones_of_splitmix64():
 
 
 def keys(seeds, step, purpose):
-    own = torch.from_numpy(np.array([noise_stream.key(seed, purpose) for seed in seeds]))
-    return noise_stream.splitmix64(torch, own, 1, step - 1)[:, 0]
+    ours = torch.from_numpy(np.array([noise_stream.key(seed, purpose) for seed in seeds]))
+    return noise_stream.splitmix64(torch, ours, 1, step - 1)[:, 0]
 
 
 def test_normals_are_normal_and_know_nothing_of_each_other():
@@ -197,8 +197,8 @@ def test_bits_are_uniform():
     drawn = noise_stream.bits(torch, keys((1, 2), 5, 1), 200_003).numpy()
     assert drawn.min() >= 0
     assert drawn.max() < 1 << 16
-    for own in drawn:
-        for part in (own >> 8, own & 255):
+    for ours in drawn:
+        for part in (ours >> 8, ours & 255):
             assert stats.chisquare(np.bincount(part, minlength=256)).pvalue > 1e-6
 
 
@@ -267,7 +267,7 @@ def test_bfloat16_losses_are_as_near_to_float32s_as_the_cpus_passes():
     for replica in range(10):
         alone = Stack([small(seed=replica, start=NormalStart(), precision="mixed", steps=20)])
         theirs = made(alone, 5)[1][:, 0, 0]
-        apart += [np.abs(own - reference[:, replica, 0]).mean() for own in (ours[:, replica, 0], theirs)]
+        apart += [np.abs(mine - reference[:, replica, 0]).mean() for mine in (ours[:, replica, 0], theirs)]
     assert 0.5 < apart[0] / apart[1] < 2
     assert apart.max() / 10 < 1e-3
 
@@ -289,8 +289,8 @@ def test_a_stack_of_three_is_three_trainings_alone_bit_for_bit(name):
     (rows,), metrics = made(stack)
     for replica, seed in enumerate((7, 8, 9)):
         alone = stacked(seed, span=3, **SETTINGS[name])
-        (own,), measured = made(alone)
-        assert np.array_equal(rows[:, replica], own[:, 0])
+        (ours,), measured = made(alone)
+        assert np.array_equal(rows[:, replica], ours[:, 0])
         assert np.array_equal(metrics[:, replica], measured[:, 0])
         for key, value in state(alone, 0).items():
             assert np.array_equal(state(stack, replica)[key], value), key
@@ -323,8 +323,8 @@ def test_rings_hold_what_every_step_left(span, record_every):
         if step % record_every:
             continue
         for replica in range(2):
-            own = stack.rows(replica).reshape(-1)
-            assert np.array_equal(rows[number, replica], own)
+            ours = stack.rows(replica).reshape(-1)
+            assert np.array_equal(rows[number, replica], ours)
             for kind, name in zip(others[1:], ("exp_avg", "exp_avg_sq"), strict=True):
                 moments = stack.state(replica)[f"matrices.{name}"][part].numpy().view(np.uint32)
                 assert np.array_equal(kind[number, replica], moments)
@@ -487,18 +487,18 @@ def test_on_a_gpu_a_step_is_captured_once_and_leaves_its_state_as_it_was():
             step()
 
     fake = SimpleNamespace(Stream=Context, current_stream=Context, stream=Context, graph=Context, CUDAGraph=Graph)
-    made = torch.zeros(2)
+    result = torch.zeros(2)
 
     def step():
         calls.append(len(streams))
-        made.add_(1)
+        result.add_(1)
 
-    play = captured(SimpleNamespace(cuda=fake), torch.device("cuda"), step, [made])
+    play = captured(SimpleNamespace(cuda=fake), torch.device("cuda"), step, [result])
     assert calls == ["wait", *[1] * WARM_UPS, "wait", 1]  # warmed up beside the main stream, then captured
-    assert made.tolist() == [0, 0]
+    assert result.tolist() == [0, 0]
     play()
-    assert made.tolist() == [1, 1]
-    assert captured(torch, CPU, step, [made]) is step
+    assert result.tolist() == [1, 1]
+    assert captured(torch, CPU, step, [result]) is step
 
 
 def test_what_a_step_changes_is_all_that_the_next_one_reads():
@@ -515,8 +515,8 @@ def test_what_a_step_changes_is_all_that_the_next_one_reads():
         for tensor, value in zip(other._changing, before, strict=True):
             tensor.copy_(value)
         (rows,), metrics = made(stack)
-        (own,), measured = made(other)
-        assert np.array_equal(rows, own)
+        (ours,), measured = made(other)
+        assert np.array_equal(rows, ours)
         assert np.array_equal(metrics, measured)
 
 
@@ -529,8 +529,8 @@ def test_a_stack_is_as_large_as_what_is_free(monkeypatch):
 
     asked = [stack_size(seen(free << 20), Training(device="cuda:0")) for free in (0, 700, 1000, 80_000)]
     assert asked == sorted(asked)
-    assert (asked[0], asked[-1]) == (1, MOST)
-    assert 1 < asked[2] < MOST
+    assert (asked[0], asked[-1]) == (1, MOST_TRAININGS)
+    assert 1 < asked[2] < MOST_TRAININGS
 
 
 def test_trainings_of_other_settings_do_not_stack():
@@ -550,7 +550,7 @@ def test_updates_are_those_that_states_and_moments_show(device, optimizer):
     buffer, n_lost = torch.zeros(before.shape, dtype=torch.bfloat16), 0
     for step, (after, pull, *moments, update) in enumerate(zip(*(kind[:, 0] for kind in kinds), strict=True), 1):
         after, pull = after.reshape(before.shape), numbers(pull).reshape(before.shape)
-        columns = dict(zip(COLUMNS, update.view(np.float32).reshape(len(before), -1).T, strict=True))
+        columns = dict(zip(UPDATE_COLUMNS, update.view(np.float32).reshape(len(before), -1).T, strict=True))
         buffer.mul_(getattr(optimizer, "momentum", 0)).add_(torch.from_numpy(pull))
         momentum = numbers(moments[0]).reshape(before.shape) if has_moments else buffer.float().numpy()
         asked = (momentum != 0) | (has_moments & (numbers(before) != 0))

@@ -32,7 +32,7 @@ FIND = [f"darkvocab.training.{name}.torch_device" for name in ("stack", "run", "
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch):
-    """What calls itself cuda is the CPU, and looks at what it has made every 8 steps; on one thread."""
+    """Call the CPU cuda, on one thread, and look at what was made every 8 steps."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     for name in FIND:
@@ -75,8 +75,8 @@ SETTINGS = {
 def test_a_run_on_a_device_leaves_what_one_on_the_cpu_leaves(name, tmp_path):
     # The same files with the same first state, and numbers that differ by rounding: over 12 seeds losses by up to
     # 0.018 +- 0.006 where both also round at random, each with its own numbers, and by 0.014 +- 0.006 with noise.
-    told = []
-    train(small(**SETTINGS[name]), tmp_path / "device", progress=lambda *now: told.append(now))
+    reports = []
+    train(small(**SETTINGS[name]), tmp_path / "device", progress=lambda *now: reports.append(now))
     train(small(**SETTINGS[name], device="cpu"), tmp_path / "cpu")
     ours, theirs = content(tmp_path / "device"), content(tmp_path / "cpu")
     assert ours.keys() == theirs.keys()
@@ -85,7 +85,7 @@ def test_a_run_on_a_device_leaves_what_one_on_the_cpu_leaves(name, tmp_path):
     }
     assert np.array_equal(history(tmp_path / "device")[0], history(tmp_path / "cpu")[0])
     assert read_manifest(tmp_path / "device")["status"] == "complete"
-    assert told == [(0, 20), (8, 20), (16, 20), (20, 20)]
+    assert reports == [(0, 20), (8, 20), (16, 20), (20, 20)]
     losses, reference = (pl.read_parquet(tmp_path / where / "metrics.parquet") for where in ("device", "cpu"))
     assert losses["step"].to_list() == reference["step"].to_list()
     assert losses["learning_rate"].to_list() == reference["learning_rate"].to_list()
@@ -265,13 +265,13 @@ def test_where_there_is_no_room_for_one_it_is_said(tmp_path, monkeypatch):
 
 
 def test_replicas_on_a_device_are_the_runs_of_their_seeds(tmp_path):
-    told = []
-    run = Replicas(training=small(), n=3).run(tmp_path / "run", progress=lambda *now: told.append(now))
+    reports = []
+    run = Replicas(training=small(), n=3).run(tmp_path / "run", progress=lambda *now: reports.append(now))
     for seed in (7, 8, 9):
         train(small(seed=seed), tmp_path / f"{seed}")
         assert content(tmp_path / f"{seed}") == content(run / f"seed-{seed}")
     assert read_records(run)["seed"].to_list() == [7, 8, 9]
-    assert (told[0], told[-1]) == ((0, 60), (60, 60))
+    assert (reports[0], reports[-1]) == ((0, 60), (60, 60))
     assert (run / "curves.parquet").is_file()
 
 
@@ -287,10 +287,10 @@ def test_those_that_an_interruption_left_behind_catch_up_first(tmp_path, monkeyp
             continue
         with pytest.raises(KeyboardInterrupt):
             train(training, out, progress=interrupt_at(stop))
-    steps, made = Stack.segments, []
+    steps, result = Stack.segments, []
 
     def watched(self, until):
-        made.append(([each.seed for each in self.trainings], self.made, until))
+        result.append(([each.seed for each in self.trainings], self.made, until))
         return steps(self, until)
 
     monkeypatch.setattr(Stack, "segments", watched)
@@ -309,14 +309,14 @@ def test_those_that_an_interruption_left_behind_catch_up_first(tmp_path, monkeyp
         if where:
             where.rename(folder)
     replicas.run(tmp_path / "run", resume=True)
-    assert made == [([11], 0, 8), ([7, 9, 11], 8, 16), ([7, 8, 9, 10, 11], 16, 20)]
+    assert result == [([11], 0, 8), ([7, 9, 11], 8, 16), ([7, 8, 9, 10, 11], 16, 20)]
     assert content(tmp_path / "run") == content(tmp_path / "whole")
 
 
 def test_engines_are_for_replicas_on_the_cpu(tmp_path):
-    for how in ({"engine": "processes"}, {"engine": "serial"}, {"workers": 2}):
+    for options in ({"engine": "processes"}, {"engine": "serial"}, {"workers": 2}):
         with pytest.raises(ValueError, match="replicas on cuda are trained together by this process"):
-            Replicas(training=small(), n=2).run(tmp_path / "run", **how)
+            Replicas(training=small(), n=2).run(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 

@@ -17,7 +17,7 @@ WHERE = (2**40 + 7, 3, 2**20 + 1)  # seed, point, trial
 
 
 def probabilities():
-    """Of the lower half, down to 2**-65: evenly, by powers of two, and near the middle."""
+    """Return probabilities of the lower half, down to 2**-65: evenly, by powers of two, and near the middle."""
     rng = np.random.default_rng(1)
     powers = 2.0 ** -np.arange(2, 66)
     near_the_middle = 0.5 - 2.0 ** -np.arange(2, 34)
@@ -75,7 +75,7 @@ def test_formulas_by_hand():
 
 
 def compiled_row(row, dim, seed, point, trial, stream=0, is_laplace=False, kind=None):
-    """What `draw_dense` draws of a row before it rounds."""
+    """Return the row that `draw_dense` draws, before it rounds."""
     words, planes = np.empty((4, (dim + 3) // 4), np.uint32), np.empty((4, (dim + 3) // 4))
     z = planes.reshape(-1)[:dim]
     where = (
@@ -104,7 +104,7 @@ def test_a_row_equals_its_plain_twin(dim, stream, is_laplace):
 @pytest.mark.parametrize("is_laplace", [False, True])
 def test_rare_words_are_given_more_bits(is_laplace):
     # Every 4,096th word for a radius, every 2,048th for Laplace: of 32 rows of 2,560, about 10 and 40.
-    found = 0
+    result = 0
     for row in range(32):
         z = compiled_row(row, 2560, 5, 0, 0, is_laplace=is_laplace).reshape(4, -1)
         plain, words = plain_row(row, 2560, 5, 0, 0, is_laplace=is_laplace)
@@ -117,8 +117,8 @@ def test_rare_words_are_given_more_bits(is_laplace):
             coarse = math.sqrt(-2 * math.log(2.0**-12)) * np.ones(rare.sum())
             assert (np.hypot(z[::2], z[1::2])[rare[::2]] > coarse[::2]).all()
         assert z[rare] == pytest.approx(plain[rare], rel=1e-13, abs=0)
-        found += int(rare.sum())
-    assert found > 12
+        result += int(rare.sum())
+    assert result > 12
 
 
 @pytest.mark.parametrize("is_laplace", [False, True])

@@ -148,7 +148,7 @@ def test_random_graphs_at_the_threshold_of_percolation_have_their_components(sha
 
 @pytest.fixture(scope="module")
 def facts():
-    """What `interpreted_distances` finds, in a process of its own: the interpreter is chosen when a kernel is read."""
+    """Results of `interpreted_distances` in a process of its own: the interpreter is chosen when a kernel is read."""
     pytest.importorskip("triton")
     done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
@@ -202,19 +202,19 @@ def test_kernels_compile_without_spilling_or_dropping_small_numbers(dtype, archi
     grid, unit = ("bfloat16", "weight") if dtype == "float32" else ("float32", "steps")
     shape = GRIDS[grid].mantissa_bits, GRIDS[grid].min_exponent, GRIDS[grid].max_code
     kind, codes = getattr(torch, dtype), torch.int16 if dtype == "float32" else torch.int32
-    found = compiled(lambda: work(fast, codes, unit, shape, kind), architecture, tmp_path)
-    assert len({name for name, _ in found}) == 6
-    for name, made in found:
-        assert made.stack == 0, f"{name} spills"
-        assert ".ftz" not in made.ptx, f"{name} flushes subnormal numbers"
-        assert not any("MEMBAR" in line for line in made.code), f"{name} waits for memory"
+    result = compiled(lambda: work(fast, codes, unit, shape, kind), architecture, tmp_path)
+    assert len({name for name, _ in result}) == 6
+    for name, built in result:
+        assert built.stack == 0, f"{name} spills"
+        assert ".ftz" not in built.ptx, f"{name} flushes subnormal numbers"
+        assert not any("MEMBAR" in line for line in built.code), f"{name} waits for memory"
         if name == "compare_pairs" and dtype == "float32":
-            assert_pairs_cost_little(made)
+            assert_pairs_cost_little(built)
 
 
-def assert_pairs_cost_little(made):
-    """Of the loop over columns: a subtraction and a maximum for each difference, and little else beside them."""
-    kinds = Counter(line.split()[0].split(".")[0] for line in made.loop)
+def assert_pairs_cost_little(compiled):
+    """Assert that the loop over columns has a subtraction and a maximum for each difference, and little else."""
+    kinds = Counter(line.split()[0].split(".")[0] for line in compiled.loop)
     assert kinds["FADD"] == kinds["FMNMX"] >= 64
-    assert len(made.loop) / kinds["FADD"] < 2.25  # 2.168 with Triton 3.6 and 3.9
-    assert made.registers <= 144
+    assert len(compiled.loop) / kinds["FADD"] < 2.25  # 2.168 with Triton 3.6 and 3.9
+    assert compiled.registers <= 144

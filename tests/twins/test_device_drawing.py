@@ -46,9 +46,9 @@ def test_fma_rounds_once():
     halfway = np.spacing(a * b) * rng.choice([0.5, -0.5, 0.5 + 2.0**-40], 4000)
     differ = 0
     for c in (nearly, halfway, rng.standard_normal(4000), a * 0):
-        found = plain_deviates.fma(*map(torch.from_numpy, (a, b, c))).tolist()
+        result = plain_deviates.fma(*map(torch.from_numpy, (a, b, c))).tolist()
         exact = [float(Fraction(x) * Fraction(y) + Fraction(z)) for x, y, z in np.stack([a, b, c], axis=1).tolist()]
-        assert found == exact
+        assert result == exact
         differ += int((a * b + c != np.array(exact)).sum())
     assert differ > 1000  # an operation that rounds twice would show
 
@@ -67,9 +67,9 @@ def test_deviates_are_the_compiled_ones_to_the_last_bit(dim, laplace):
     z = plain_deviates.row_deviates(torch.tensor(rows), dim, 1, seed, *where, laplace).numpy()
     words, planes = np.empty((4, (dim + 3) // 4), np.uint32), np.empty((4, (dim + 3) // 4))
     key = np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32), np.uint64(point), np.uint64(trial)
-    for row, found in zip(rows, z, strict=True):
+    for row, result in zip(rows, z, strict=True):
         deviates.row_deviates(row, laplace, np.uint64(1 << 31), *key, words, planes)
-        assert np.array_equal(found, planes.reshape(-1)[:dim])
+        assert np.array_equal(result, planes.reshape(-1)[:dim])
 
 
 # Dense draws ---------------------------------------------------------------------------------------------------------
@@ -82,27 +82,27 @@ def test_dense_draws_are_the_compiled_ones(grid, laplace, float32, monkeypatch):
     monkeypatch.setattr(drawing, "CHUNK", 1000)  # several pieces
     batch = Dense(dim=51, n=60, most=1e39)
     for i, seed in enumerate(SEEDS):
-        how = {"laplace": laplace, "float32": float32, "stream": i % 2}
-        found, true = batch.by(drawing, grid, seed, **how), batch.compiled(grid, seed, **how)
-        assert np.array_equal(found[0], true[0])
-        assert np.array_equal(found[1], true[1])
-        assert found[1][3] > 1000  # of 3,060
-        assert len(np.unique(found[0][1])) > 1
+        options = {"laplace": laplace, "float32": float32, "stream": i % 2}
+        result, true = batch.by(drawing, grid, seed, **options), batch.compiled(grid, seed, **options)
+        assert np.array_equal(result[0], true[0])
+        assert np.array_equal(result[1], true[1])
+        assert result[1][3] > 1000  # of 3,060
+        assert len(np.unique(result[0][1])) > 1
 
 
 @pytest.mark.parametrize(("dim", "n"), [(1, 1), (2, 3), (3, 0), (4, 1), (1030, 2), (5, 300)])
 def test_dense_draws_of_any_size(dim, n):
-    batch, how = Dense(dim, n), {"laplace": False, "float32": True}
-    assert np.array_equal(batch.by(drawing, "bfloat16", 3, **how)[0], batch.compiled("bfloat16", 3, **how)[0])
+    batch, options = Dense(dim, n), {"laplace": False, "float32": True}
+    assert np.array_equal(batch.by(drawing, "bfloat16", 3, **options)[0], batch.compiled("bfloat16", 3, **options)[0])
 
 
 def test_a_dense_trial_does_not_depend_on_its_batch():
-    batch, how = Dense(dim=21, n=30), {"laplace": True, "float32": True}
-    whole, overflows = batch.by(drawing, "float8_e5m2", 5, **how)
+    batch, options = Dense(dim=21, n=30), {"laplace": True, "float32": True}
+    whole, overflows = batch.by(drawing, "float8_e5m2", 5, **options)
     for order in ([2], [3, 1, 0, 2]):
-        found = batch.by(drawing, "float8_e5m2", 5, order=order, **how)
-        assert np.array_equal(found[0], whole[order])
-        assert np.array_equal(found[1], overflows[order])
+        result = batch.by(drawing, "float8_e5m2", 5, order=order, **options)
+        assert np.array_equal(result[0], whole[order])
+        assert np.array_equal(result[1], overflows[order])
 
 
 @pytest.mark.parametrize("sigma", [1e-3, 1e39, 1e300])
@@ -111,8 +111,8 @@ def test_given_noise_makes_the_compiled_rows(grid, sigma):
     z = np.random.default_rng(3).standard_normal((2, 50, 33)).astype(np.float32)
     base, (out, true) = np.linspace(-3, 3, 33).astype(np.float32), (room(grid, *z.shape) for _ in range(2))
     for float32 in (True, False):
-        how = {"float32": float32, "shape": shape_of(grid)}
-        overflows = drawing.perturb(torch.from_numpy(base), torch.from_numpy(z), sigma, out=out, **how)
+        options = {"float32": float32, "shape": shape_of(grid)}
+        overflows = drawing.perturb(torch.from_numpy(base), torch.from_numpy(z), sigma, out=out, **options)
         for t in range(2):
             around = base.astype(float), z[t], sigma, float32
             count = rounding.perturb(*around, *shape_of(grid), true[t].numpy())
@@ -127,8 +127,8 @@ def test_values_are_rounded_as_the_compiled_code_does(grid, dtype):
         x = np.concatenate([values_at_edges(), np.random.default_rng(1).standard_normal(3000)]).astype(dtype)
     out, true = (room(grid, 3, len(x) // 3) for _ in range(2))
     x = x[: out.numel()].reshape(out.shape)
-    noise, how = torch.from_numpy(x)[:, :, None], {"float32": False, "shape": shape_of(grid)}
-    drawing.perturb(torch.zeros(1), noise, 1.0, **how, out=out[:, :, None])
+    noise, options = torch.from_numpy(x)[:, :, None], {"float32": False, "shape": shape_of(grid)}
+    drawing.perturb(torch.zeros(1), noise, 1.0, **options, out=out[:, :, None])
     rounding.round_to_index(x.ravel(), *shape_of(grid), true.numpy().ravel())
     assert torch.equal(out, true)
 
@@ -156,9 +156,9 @@ def test_sparse_draws_of_any_size(n):
 
 @pytest.mark.parametrize("home", range(4))
 def test_ties_with_a_threshold_are_settled_as_the_compiled_code_does(home):
-    found, codes = tied(home), torch.zeros((1, 30_000, 1), dtype=torch.int8)
-    drawing.draw_sparse(Lanes.of([found], [3], [2]), 5, codes)
-    true = compiled_sparse(found, 30_000, 5, 3, 2)
+    result, codes = tied(home), torch.zeros((1, 30_000, 1), dtype=torch.int8)
+    drawing.draw_sparse(Lanes.of([result], [3], [2]), 5, codes)
+    true = compiled_sparse(result, 30_000, 5, 3, 2)
     assert np.array_equal(codes[0].numpy(), true)
     assert set(np.unique(true + home)) >= {0, 3}
 
@@ -185,8 +185,8 @@ def test_a_sparse_trial_does_not_depend_on_its_batch():
 
 
 def test_cells_that_come_many_times_are_read_once():
-    found = Sparse().cells[1]
-    one, many = (Lanes.of([found] * n, [0] * n, range(n)) for n in (1, 50))
+    result = Sparse().cells[1]
+    one, many = (Lanes.of([result] * n, [0] * n, range(n)) for n in (1, 50))
     assert np.array_equal(one.column, many.column)
     assert np.array_equal(one.edges, many.edges)
     assert len(many.often) == 50 * len(one.often) > 0

@@ -26,8 +26,8 @@ with_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, rea
 def test_hashes_are_the_compiled_ones(shape, bits, folded, monkeypatch):
     monkeypatch.setattr(grouping, "CHUNK", 3000)  # several pieces
     rows = Rows(bits, *shape)
-    for found, true in zip(grouping.hash_rows(*rows.tensors(), folded), rows.compiled(folded), strict=True):
-        assert np.array_equal(found.numpy(), true)
+    for result, true in zip(grouping.hash_rows(*rows.tensors(), folded), rows.compiled(folded), strict=True):
+        assert np.array_equal(result.numpy(), true)
 
 
 @pytest.mark.parametrize("folded", [True, False])

@@ -72,40 +72,40 @@ def test_thresholds_reproduce_the_chain_for_any_noise(arithmetic, grid, scale):
     if grid == "bfloat16":
         base[:3] = [2.0**-6, -(2.0**-5), np.nextafter(np.float32(2.0**-6), np.float32(0))]  # at powers of two
     sigma = scale * 2.0**-14
-    found = Snowball(base=base, n_tokens=1000, sigma=sigma, grid=grid, arithmetic=arithmetic).single_cells()
-    assert (found.count == 1).all()
-    for j, d in enumerate(found.columns):
-        edges = found.deviates[found.starts[j] : found.starts[j + 1] - 1]
+    result = Snowball(base=base, n_tokens=1000, sigma=sigma, grid=grid, arithmetic=arithmetic).single_cells()
+    assert (result.count == 1).all()
+    for j, d in enumerate(result.columns):
+        edges = result.deviates[result.starts[j] : result.starts[j + 1] - 1]
         assert (np.diff(edges) >= 0).all()
         ulps = np.spacing(edges.astype(np.float32)).astype(np.float64)
         probes = np.concatenate([rng.uniform(-6, 6, 20), edges - 2 * ulps, edges + 2 * ulps])
         probes = probes[np.abs(probes) < 8].astype(np.float32)
         snowball = Snowball(base=base[[d]], n_tokens=len(probes), sigma=sigma, grid=grid, arithmetic=arithmetic)
         index = perturb(snowball, probes[:, None]).index()[:, 0]
-        assert np.array_equal(index, found.low[j] + (probes[:, None] >= edges).sum(axis=1))
-    assert len(found.columns) + len(found.unlisted) >= 1
+        assert np.array_equal(index, result.low[j] + (probes[:, None] >= edges).sum(axis=1))
+    assert len(result.columns) + len(result.unlisted) >= 1
 
 
 def test_columns_left_out_do_not_move_within_reach():
     rng = np.random.default_rng(2)
     base = (rng.standard_normal(3000) * 1e-2).astype(np.float32)
-    found = Snowball(base=base, n_tokens=100, sigma=4e-8).single_cells()
-    still = np.setdiff1d(np.arange(3000), np.concatenate([found.columns, found.unlisted]))
+    result = Snowball(base=base, n_tokens=100, sigma=4e-8).single_cells()
+    still = np.setdiff1d(np.arange(3000), np.concatenate([result.columns, result.unlisted]))
     assert 100 < len(still) < 2950
     furthest = DISTRIBUTIONS["gaussian"].reach(100 * 3000)
     for z in (-furthest, furthest):
         snowball = Snowball(base=base[still], n_tokens=1, sigma=4e-8)
         index = perturb(snowball, np.full((1, len(still)), z, np.float32)).index(np.array([0]))[0]
-        assert np.array_equal(index, found.home[still])
+        assert np.array_equal(index, result.home[still])
 
 
 def test_cell_probabilities_are_differences_of_the_normal_distribution():
     base = np.array([1.0], np.float32)  # boundaries at 1 - 2**-9 below and 1 + 2**-8, 1 + 3 * 2**-8, ... above
     sigma = 2.0**-8
-    found = Snowball(base=base, n_tokens=1, sigma=sigma, arithmetic="exact").single_cells()
+    result = Snowball(base=base, n_tokens=1, sigma=sigma, arithmetic="exact").single_cells()
     phi = [0.5 * math.erfc(-x / math.sqrt(2)) for x in (-0.5, 1.0, 3.0)]
-    at = int(found.home[0] - found.low[0])
-    p = chances(found, 0)
+    at = int(result.home[0] - result.low[0])
+    p = chances(result, 0)
     assert p[at : at + 2] == pytest.approx([phi[1] - phi[0], phi[2] - phi[1]], rel=1e-12)
     assert p.sum() == pytest.approx(1, abs=1e-15)
 
@@ -183,14 +183,14 @@ def test_the_sparse_sampler_equals_its_plain_twin(seed, point, trial, distributi
     base = (rng.standard_normal(60) * 1e-2).astype(np.float32)
     base[:10] = 2.0**-10 + np.arange(10) * 2.0**-17  # on the lattice: they leave seldom, to either side
     snowball = Snowball(base=base, n_tokens=2500, sigma=1.7e-6, distribution=distribution)
-    found = snowball.single_cells()
+    result = snowball.single_cells()
     cloud = draw(snowball, seed=seed, point=point, trial=trial)
-    drawn = np.flatnonzero(np.isin(cloud.columns, found.columns))
+    drawn = np.flatnonzero(np.isin(cloud.columns, result.columns))
     index = cloud.index()[:, drawn]
-    away = [1 - chances(found, j)[found.home[c] - found.low[j]] for j, c in enumerate(found.columns)]
+    away = [1 - chances(result, j)[result.home[c] - result.low[j]] for j, c in enumerate(result.columns)]
     assert sum(p > 1 / 32 for p in away) > 5
     assert sum(1e-4 < p < 1 / 32 for p in away) > 10
-    assert np.array_equal(index, plain_sparse(found, 2500, seed, point, trial))
+    assert np.array_equal(index, plain_sparse(result, 2500, seed, point, trial))
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "laplace"])
@@ -254,14 +254,14 @@ def test_every_view_of_a_cloud_shows_the_same_rows(grid):
 def test_ties_with_a_threshold_are_settled_by_further_bits(home):
     # Thresholds whose upper 16 bits nearly all tokens share with their word: 16 bits alone would decide nothing.
     edges = np.array([3 << 48 | 5 << 44, 3 << 48 | 11 << 44], np.uint64)
-    found = one_column(100 + home, edges)
+    result = one_column(100 + home, edges)
     out = np.zeros((400_000, 1), np.int8)
     drawing.draw_sparse(
-        found.columns, found.low - found.home, found.edge_starts, edges, 5, 0, 0, 0, out, *drawing.room()
+        result.columns, result.low - result.home, result.edge_starts, edges, 5, 0, 0, 0, out, *drawing.room()
     )
     if home < 2:  # else it leaves home seldom, and is drawn by gaps
         cells = out[:, 0].astype(int) + home
-        assert np.array_equal(cells[:30_000], plain_sparse(found, 30_000, 5, 0, 0)[:, 0] - 100)
+        assert np.array_equal(cells[:30_000], plain_sparse(result, 30_000, 5, 0, 0)[:, 0] - 100)
     assert set(np.unique(out + home)) == {0, 1, 2}
 
 

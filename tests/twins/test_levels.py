@@ -53,7 +53,7 @@ def test_columns_add_up_as_by_slices(seed, n):
 
 
 def in_decimals(p, n):
-    """What `occupied_sums` adds up of one cell, over p: to 60 digits but for p, a float."""
+    """Return what `occupied_sums` adds up of one cell, over p: to 60 digits but for p, a float."""
     with localcontext(prec=400):
         p, n = Decimal(p), Decimal(n)
         q = 1 - p

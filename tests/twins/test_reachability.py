@@ -1,4 +1,4 @@
-"""Which tokens can be reached: the search against every short text."""
+"""Tokens that can be reached: the search against every short text."""
 
 import pytest
 from tokenizing import KINDS, byte_level, drawn, llama
@@ -15,20 +15,20 @@ def test_what_a_short_text_reaches_is_reached_and_every_witness_holds_its_token(
     for seed in range(4 if kind in (byte_level, llama) else 10):  # these have 256 tokens and more
         tokenizer, texts = drawn(kind, seed)
         n_tokens = max(tokenizer.get_vocab().values()) + 1
-        found = vocabulary(tokenizer, n_tokens)
+        result = vocabulary(tokenizer, n_tokens)
         reached = {}
         for text, encoding in zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
             for token in encoding.ids:
                 reached.setdefault(token, text)
-        for token, witness in enumerate(found.witness):
+        for token, witness in enumerate(result.witness):
             if witness is None:
-                assert token not in reached, (seed, found.text[token], reached[token], found.proof[token])
+                assert token not in reached, (seed, result.text[token], reached[token], result.proof[token])
                 n_without += 1
             else:
                 assert token in tokenizer.encode(witness, add_special_tokens=False).ids, (seed, witness)
-                assert found.proof[token] is None
+                assert result.proof[token] is None
         ours = by_rules(tokenizer)
         proofs = Proofs(ours)
         for n, token in enumerate(ours.pieces.token):
-            assert found.witness[token] is None or proofs.of(ours.pieces[n]) is None, (seed, ours.pieces[n])
+            assert result.witness[token] is None or proofs.of(ours.pieces[n]) is None, (seed, ours.pieces[n])
     assert n_without > 5  # the tokenizers are such that something was to be missed

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizing import byte_level, drawn
 
 from darkvocab.measures.vocabulary import pattern
-from darkvocab.measures.vocabulary.completions import MOST, _drawn, cut_apart
+from darkvocab.measures.vocabulary.completions import MOST_COMPLETIONS, _drawn, cut_apart
 from darkvocab.measures.vocabulary.reachability import Search
 from darkvocab.sources.tokenizer import by_rules
 
@@ -37,7 +37,7 @@ def _whole(data):
 
 
 def _begins(data):
-    """Whether some bytes behind these make one character of them."""
+    """Say whether some bytes behind these make one character of them."""
     more = [bytes(some) for n in range(1, 4) for some in itertools.product((0x80, 0x8F, 0x90, 0xBF), repeat=n)]
     return any(_whole(data + some) and len((data + some).decode()) == 1 for some in more)
 
@@ -51,7 +51,7 @@ def test_letters_and_signs_are_drawn_in_turn_then_all_others(codes):
     signs = [c for c in near if c.isprintable() and c not in is_letter]
     turns = [c for turn in itertools.zip_longest(letters, signs) for c in turn if c]
     usual = set(turns)
-    assert _drawn(np.array(codes, np.int64)) == tuple([*turns, *(c for c in lot if c not in usual)][:MOST])
+    assert _drawn(np.array(codes, np.int64)) == tuple([*turns, *(c for c in lot if c not in usual)][:MOST_COMPLETIONS])
 
 
 def test_code_points_are_those_of_the_first_planes_and_the_ends_of_the_others():

@@ -65,8 +65,8 @@ def test_our_frames_are_three_and_known_by_their_hash(tmp_path):
     assert [text.name for text in texts] == ["device", "meaning", "list"]
     copy = tmp_path / "frames.toml"
     copy.write_text('[one]\ntext = "{token}!"\nanswer = "?"\n')
-    (own,), other = read_frames(copy)
-    assert (own.text, own.answer) == ("{token}!", "?")
+    (ours,), other = read_frames(copy)
+    assert (ours.text, ours.answer) == ("{token}!", "?")
     assert sha256 != other
 
 

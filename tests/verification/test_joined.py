@@ -55,9 +55,9 @@ def test_a_check_fails_on_verified_tokens_that_a_text_reaches(folder, run):
 
     scanned = scan(folder, verified=run)
     reached = scanned.tokens.filter(pl.col("verified") & (pl.col("category") == "reachable"))["id"].to_list()
-    found = outcome(scanned)
+    result = outcome(scanned)
     assert {270, 271} <= set(reached)
-    assert (found["status"], found["measured"]) == ("failed", len(reached))
+    assert (result["status"], result["measured"]) == ("failed", len(reached))
     assert outcome(scan(folder))["status"] == "off"  # no model was asked
 
 
@@ -84,9 +84,9 @@ def test_a_run_on_another_file_or_of_another_kind_is_refused(folder, run, tmp_pa
 
 def test_the_command_writes_answers_into_table_json_and_page(cli, folder, run, tmp_path):
     page, csv = tmp_path / "dark.html", tmp_path / "dark.csv"
-    made = cli("scan", folder, "--verified", run, "--html", page, "--csv", csv, "--tokens", "dark")
-    assert made.code == 0
-    assert "of 320 asked for by" in made.out
+    result = cli("scan", folder, "--verified", run, "--html", page, "--csv", csv, "--tokens", "dark")
+    assert result.code == 0
+    assert "of 320 asked for by" in result.out
     assert 'id="answers"' in page.read_text()
     assert {"p_max", "verified"} <= set(pl.read_csv(csv).columns)
     assert cli("check", folder, "--verified", run).code == 1

@@ -45,37 +45,39 @@ def read_once(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def own(address, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "own"
+def run_folder(address, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run_folder"
     verify(MODEL, out, endpoint=address, **ASKED)
     return out
 
 
-def test_the_server_fails_on_the_tokens_that_it_never_learned(own, address):
-    manifest = json.loads((own / "manifest.json").read_text())
+def test_the_server_fails_on_the_tokens_that_it_never_learned(run_folder, address):
+    manifest = json.loads((run_folder / "manifest.json").read_text())
     facts = manifest["parameters"]["server"]
     assert (facts["kind"], facts["by_text"], facts["endpoint"]) == ("llama.cpp", False, address)
-    records = read_records(own)
+    records = read_records(run_folder)
     assert records["bound"].any()
     assert not records["p"].has_nulls()  # of bytes that are no whole characters, too
     assert records["p"].max() < 1
 
 
-def test_the_openai_interface_of_the_same_server_says_the_same(own, address):
+def test_the_openai_interface_of_the_same_server_says_the_same(run_folder, address):
     verdict = verify(MODEL, endpoint=f"{address}/v1", **ASKED)
     assert verdict.tokens.filter(pl.col("verified"))["token"].to_list() == FAILED
-    records = read_records(own)
+    records = read_records(run_folder)
     tokens = records.group_by("token", maintain_order=True).agg(pl.col("p").max())
     for ours, theirs in zip(verdict.tokens["p_max"], tokens["p"], strict=True):
         assert ours == pytest.approx(theirs, rel=0.5)  # which requests go together changes the last digits
 
 
-def test_the_same_file_by_transformers_says_the_same(own, read_once):
+def test_the_same_file_by_transformers_says_the_same(run_folder, read_once):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     local = verify(MODEL, **FEW).tokens
     assert local.filter(pl.col("verified"))["token"].to_list() == FAILED
-    served = read_records(own).group_by("token", maintain_order=True).agg(pl.col("p", "bound").sort_by("p").last())
+    served = (
+        read_records(run_folder).group_by("token", maintain_order=True).agg(pl.col("p", "bound").sort_by("p").last())
+    )
     for mine, theirs, bound in zip(local["p_max"], served["p"], served["bound"], strict=True):
         assert mine <= theirs * 2
         assert bound or mine >= theirs / 2

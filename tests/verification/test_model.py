@@ -62,13 +62,13 @@ def test_every_token_is_answered_as_by_a_plain_twin(tmp_path):
     transformers.PreTrainedTokenizerFast(tokenizer_object=repeaters.tokenizer()).save_pretrained(tmp_path)
     model = open_model(tmp_path)
     twin = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
-    how = {"max_new_tokens": PLACES, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    options = {"max_new_tokens": PLACES, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
     for number, frame in enumerate(frames_of(model)[1:]):
         tokens = np.arange(number, repeaters.N_TOKENS, 2)
         p, _, answers, _ = stacked(model, frame, tokens)
         for column, token in enumerate(tokens):
             ids = torch.tensor(np.concatenate([frame.beginning, frame.rest(np.array([token]))[0]]))[None]
-            plain = twin.generate(ids, use_cache=False, **how)
+            plain = twin.generate(ids, use_cache=False, **options)
             expected = [logits[0].double().softmax(0)[token].item() for logits in plain.logits]
             np.testing.assert_allclose(p[:, column], expected, rtol=1e-5)
             assert answers[:, column].tolist() == plain.sequences[0, ids.shape[1] :].tolist()

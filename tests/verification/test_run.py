@@ -17,7 +17,7 @@ from forking import forking, killed_until_whole, with_more_entries  # noqa: E402
 from darkvocab import scan, verify  # noqa: E402
 from darkvocab.errors import InvalidInput, RunFolderRefused  # noqa: E402
 from darkvocab.runs.records import read_records  # noqa: E402
-from darkvocab.verification.model import MOST_TOGETHER, Model  # noqa: E402
+from darkvocab.verification.model import TOKENS_AT_ONCE, Model  # noqa: E402
 from darkvocab.verification.run import Verify  # noqa: E402
 
 pytestmark = pytest.mark.slow  # torch and transformers take seconds to import
@@ -86,7 +86,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(folder, whole, tmp_path, m
 
         with pytest.raises(KeyboardInterrupt):
             verify(folder, cut, resume=cut.exists(), progress=interrupt, **FEW)
-        monkeypatch.setattr(Model, "batch", lambda *_: MOST_TOGETHER)  # as where more memory is free
+        monkeypatch.setattr(Model, "batch", lambda *_: TOKENS_AT_ONCE)  # as where more memory is free
     with pytest.raises(RunFolderRefused, match="--resume goes on with it"):
         verify(folder, cut, **FEW)
     verify(folder, cut, resume=True, **FEW)
@@ -185,10 +185,10 @@ def test_a_context_that_is_shorter_than_a_frame_is_refused(folder, repeater):
 
 def test_the_command_prints_a_table_and_writes_a_page(cli, folder, tmp_path):
     out = tmp_path / "run"
-    made = cli("verify", folder, "--out", out, "--controls", 20, "--missed", 30, "--show", 3)
-    assert made.code == 0
-    assert "asked for, untrained" in made.out
-    assert "1% quantile of 20 controls" in made.out
+    result = cli("verify", folder, "--out", out, "--controls", 20, "--missed", 30, "--show", 3)
+    assert result.code == 0
+    assert "asked for, untrained" in result.out
+    assert "1% quantile of 20 controls" in result.out
     page = (out / "report.html").read_text()
     assert '<h2 id="table-1">' not in page  # a model that was drawn fails on no token more than on others
     assert (out / "figures" / "answers.pdf").is_file()

@@ -129,9 +129,9 @@ def test_undecided_tokens_and_those_not_asked_are_counted_in_every_form(folder, 
         served.change = lambda answer: {**answer, "logprobs": answer["logprobs"][:2]}  # the last place is left out
         out = tmp_path / "run"
         asked = ("--tokens", f"{BYTE},40,300", "--controls", 0, "--missed", 0)
-        made = cli("verify", folder, "--endpoint", served.url, *asked, "--out", out, "--json")
-        assert made.code == 0
-        said = json.loads(made.out)
+        result = cli("verify", folder, "--endpoint", served.url, *asked, "--out", out, "--json")
+        assert result.code == 0
+        said = json.loads(result.out)
         assert (said["n_undecided"], said["n_not_asked"], said["n_verified"]) == (1, 1, 0)
         by_token = {one["token"]: one for one in said["tokens"]}
         assert by_token[40]["verified"] is False  # it came: whatever the last place was
@@ -203,8 +203,8 @@ def test_the_key_is_in_the_header_of_each_request_and_nowhere_else(folder, cli, 
     out = tmp_path / "run"
     with endpoints.Endpoint(key=SECRET).running() as served:
         arguments += ["--endpoint", served.url]
-        made = cli(*arguments, "--out", out)
-        assert made.code == 0
+        result = cli(*arguments, "--out", out)
+        assert result.code == 0
         assert served.keys == {f"Bearer {SECRET}"}
         served.change = lambda answer: {"error": SECRET}
         lying = cli(*arguments)
@@ -217,7 +217,7 @@ def test_the_key_is_in_the_header_of_each_request_and_nowhere_else(folder, cli, 
     assert "cannot, ***" in unable.err
     assert "does not accept the key" in refused.err
     written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
-    for text in (made, lying, unable, refused):
+    for text in (result, lying, unable, refused):
         assert SECRET not in text.out + text.err
     assert SECRET.encode() not in written
     assert b"--api-key-env DARK_KEY" in written
@@ -248,7 +248,7 @@ def test_what_is_no_endpoint_is_refused(folder, given, said, monkeypatch):
 
 
 def lists(value, places=0):
-    """What becomes of an answer of llama.cpp: the log-probability of its first place is another."""
+    """Change an answer of llama.cpp: the log-probability of its first place is another."""
 
     def change(answer):
         answer["completion_probabilities"][places]["top_logprobs"][1]["logprob"] = value
@@ -324,9 +324,9 @@ def test_answers_that_are_cut_or_no_json_are_refused(folder, endpoint, raw, said
 
 
 def test_a_server_that_is_not_there_is_unreachable(folder, cli):
-    made = cli("verify", folder, "--endpoint", "http://127.0.0.1:9", "--controls", 0, "--missed", 0)
-    assert made.code == 3
-    assert "no connection" in made.err
+    result = cli("verify", folder, "--endpoint", "http://127.0.0.1:9", "--controls", 0, "--missed", 0)
+    assert result.code == 3
+    assert "no connection" in result.err
 
 
 def test_what_a_server_asks_for_or_lacks_is_said(folder):
@@ -348,11 +348,11 @@ def test_a_server_with_another_vocabulary_or_a_short_context_is_refused(folder, 
     with pytest.raises(InvalidInput, match="tokenizer of another vocabulary: 321 tokens, the source has 320"):
         verify(folder, endpoint=endpoint.url, **FEW)
     endpoint.n_vocab = N_TOKENS
-    own = endpoint.tokenizer
-    endpoint.tokenizer = type("Reversed", (), {"encode": lambda _, text: own.encode(text[::-1])})()
+    ours = endpoint.tokenizer
+    endpoint.tokenizer = type("Reversed", (), {"encode": lambda _, text: ours.encode(text[::-1])})()
     with pytest.raises(InvalidInput, match="it makes other ids of the frame device"):
         verify(folder, endpoint=endpoint.url, **FEW)
-    endpoint.tokenizer = own
+    endpoint.tokenizer = ours
     get = endpoint.get
     short = {"default_generation_settings": {"n_ctx": 50}, "total_slots": 1}
     monkeypatch.setattr(endpoint, "get", lambda path: short if path == "/props" else get(path))
@@ -449,7 +449,7 @@ def test_whatever_a_server_says_is_an_answer_or_a_sentence(kind, monkeypatch):
     served = endpoints.Endpoint(kind)
     asked = Connection("http://localhost/v1" if kind.endswith("/v1") else "http://localhost")
     url = asked.url
-    own = tokenizer()
+    ours = tokenizer()
     routes = ("/props", "/v1/models", "/version", "/api/version", "/tokenize", "prompt")
     for route in routes:
         for odd in ODD:
@@ -463,7 +463,7 @@ def test_whatever_a_server_says_is_an_answer_or_a_sentence(kind, monkeypatch):
             asked.url = url
             monkeypatch.setattr(asked, "send", send)
             try:
-                server = open_server(asked, "small", texts, read_frames()[0], lambda text: own.encode(text).ids)
+                server = open_server(asked, "small", texts, read_frames()[0], lambda text: ours.encode(text).ids)
             except DarkvocabError:
                 continue
             assert route != "prompt"

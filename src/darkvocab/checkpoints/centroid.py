@@ -19,12 +19,10 @@ from ..text import printable
 def centroid(
     source: str | Path, out: str | Path, *, tensor: str | None = None, grid: str | None = None, bitwise: bool = False
 ) -> dict[str, Any]:
-    """Write the population-weighted mean of the black-hole rows: float32, key `centroid`, as seeds 000 and 001 load it.
+    """Write the mean row of all tokens in black holes: float32, key `centroid`, as seeds 000 and 001 load it.
 
-    The mean of every token in a black hole, summed in float64. The file's metadata say from what it was made.
-
-    Returns path, norm, hidden_dim, and the provenance that the file's metadata hold. Raises InvalidInput where there is
-    no black hole or `out` is a file of the source; otherwise as `scan`.
+    The mean is summed in float64. Returns path, norm, hidden_dim, and the provenance, which the file's metadata have,
+    too. Raises InvalidInput where there is no black hole or `out` is a file of the source; otherwise as `scan`.
     """
     from safetensors.numpy import save
 

@@ -1,4 +1,4 @@
-"""Check: a scan held against a policy, rule by rule; and which tokens to suppress at sampling."""
+"""Check a scan against a policy, rule by rule; and choose the tokens to suppress at sampling."""
 
 import math
 from collections.abc import Callable
@@ -26,12 +26,12 @@ class Outcome:
 
     rule: Rule
     limit: Limit
-    status: str  # passed, failed, unmeasured (there is no tokenizer to measure it by), or off
+    status: str  # passed, failed, unmeasured (the scan lacks what it needs), or off
     measured: int | float | None = None
     message: str
     token_ids: list[int] = field(default_factory=list)  # the tokens concerned, the most telling first
     tokens: list[str | None] = field(default_factory=list)  # their texts
-    n_exempt: int = 0  # tokens that were concerned, too, but are exempt
+    n_exempt: int = 0  # tokens that would be concerned, but are exempt
 
     @property
     def severity(self) -> str:
@@ -54,12 +54,12 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Verdict(Shown):
-    """A scan held against a policy."""
+    """Result of a check of a scan against a policy."""
 
     scan: Scan
     policy: Policy
     outcomes: list[Outcome]  # one a rule, in the order of their ids
-    exempt: list[int]  # tokens that each exemption of the policy names
+    exempt: list[int]  # number of tokens of each exemption of the policy
 
     @property
     def findings(self) -> list[Outcome]:
@@ -102,7 +102,7 @@ class Verdict(Shown):
 
 
 def check(scan: Scan, policy: Policy | None = None) -> Verdict:
-    """Hold a scan against a policy, by default against `Policy()`."""
+    """Check a scan against a policy, by default `Policy()`."""
     policy = policy or Policy()
     repeated = (pl.col("p_max") >= LAND["doubtful"]) & ~pl.col("verified")
     near_zero = {token for side in scan.grades.sides for token in side.near_zero}
@@ -124,7 +124,7 @@ def check(scan: Scan, policy: Policy | None = None) -> Verdict:
 
 
 def _named(exemption: Exemption) -> pl.Expr:
-    """Return an expression that is true of the tokens an exemption names."""
+    """Return an expression that is true for the tokens of an exemption."""
     text = pl.col("text")
     conditions = [
         pl.col("id").is_in(exemption.ids),
@@ -139,7 +139,7 @@ def _outcome(rule: Rule, limit: Limit, scan: Scan, tokens: pl.DataFrame) -> Outc
     outcome = partial(Outcome, rule=rule, limit=limit)
     if limit.severity == OFF:
         return outcome(status=OFF, message=SENTENCES["switched_off"])
-    if rule.needs == "verified" and scan.verified is None:  # who asks no model is no worse for it
+    if rule.needs == "verified" and scan.verified is None:  # verification is optional
         return outcome(status=OFF, message=SENTENCES["not_asked"])
     if rule.needs and getattr(scan, rule.needs) is None:
         return outcome(status=UNMEASURED, message=f"Not measured: {SENTENCES['lacking'][rule.needs]}.")
@@ -174,7 +174,7 @@ def _listed(tokens: pl.DataFrame) -> dict[str, Any]:
     return {"token_ids": tokens["id"].to_list(), "tokens": tokens["text"].to_list()}
 
 
-# The measured number, where it is not that of the tokens concerned.
+# The measured number, where it is not the number of tokens concerned.
 MEASURED: dict[str, Callable[[Any, pl.DataFrame, pl.DataFrame], int | float]] = {
     "black-holes": lambda scan, judged, concerned: concerned["black_hole"].n_unique(),
     "small-rows": lambda scan, judged, concerned: float(judged["norm"].to_numpy().min(initial=math.inf)),
@@ -195,7 +195,7 @@ def _message(rule: Rule, limit: Limit, measured: int | float, n_concerned: int, 
 
 
 def parse_suppressed(text: str) -> list[str]:
-    """Split names of `SUPPRESSED`, between commas; raises InvalidInput where one is unknown."""
+    """Split names of `SUPPRESSED` between commas; raises InvalidInput for an unknown one."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in SUPPRESSED:
@@ -204,10 +204,10 @@ def parse_suppressed(text: str) -> list[str]:
 
 
 def to_suppress(scan: Scan, which: str = TO_SUPPRESS) -> tuple[list[int], list[int]]:
-    """Return the ids that a model should not sample, and those of special tokens that are spared though among them.
+    """Return the ids that a model should not sample, and those of special tokens that are spared.
 
-    A special token is spared unless its name is a reserved one: end-of-text is often never read, so that its input row
-    stays as it began, but a model that may not say it goes on for ever. `which` is parsed by `parse_suppressed`.
+    A special token is spared unless it has a reserved name: end-of-text is often never read, so that its input row is
+    untrained, but a model that may not sample it never stops. `which` is parsed by `parse_suppressed`.
     """
     rules = (BY_NAME[SUPPRESSED[name]] for name in parse_suppressed(which))
     chosen = scan.tokens.filter(pl.any_horizontal(pl.sql_expr(rule.tokens) for rule in rules))

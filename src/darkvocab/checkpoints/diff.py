@@ -1,4 +1,4 @@
-"""Diff: two checkpoints row by row: equal rows, how far the others moved, and the changes of each black hole."""
+"""Compare two checkpoints row by row: equal rows, the moves of the others, and the changes of each black hole."""
 
 from __future__ import annotations
 
@@ -27,22 +27,17 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MATRICES = "input", "output", "both"
-MOVERS = 100  # that the JSON lists; the CSV has all
-KINDS = ("kept", "grown", "shrunk", "changed", "merged", "split", "born", "dissolved")
+MOVERS = 100  # in the JSON; the CSV has all
+CHANGE_KINDS = ("kept", "grown", "shrunk", "changed", "merged", "split", "born", "dissolved")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Change of a black hole between A and B, followed as through a training (`tracking.follow`).
+    """Change of a black hole between A and B, as `tracking.follow` follows it.
 
-    kept       goes on with the same tokens
-    grown      goes on, with tokens that joined
-    shrunk     goes on, without tokens that left
-    changed    goes on; tokens joined, others left
-    merged     of A: ended, some of its tokens are in others
-    dissolved  of A: ended, all its tokens stand alone (or are not in B)
-    split      of B: new, some of its tokens were in others
-    born       of B: new, all its tokens stood alone (or are not in A)
+    kept, grown, shrunk, changed  in both: with the same tokens; with more; with fewer; with some joined, others left
+    merged, dissolved             in A alone: some of its tokens are in others of B; all stand alone, or are not in B
+    split, born                   in B alone: some of its tokens were in others of A; all stood alone, or are not in A
     """
 
     kind: str
@@ -51,8 +46,8 @@ class Change:
     n_shared: int  # tokens that it has in both
     joined: Int64[np.ndarray, " j"]
     left: Int64[np.ndarray, " l"]
-    came_from: tuple[tuple[int, int], ...]  # black holes of A that joined ones were in, and how many; most first
-    went_to: tuple[tuple[int, int], ...]  # black holes of B that those who left are in
+    came_from: tuple[tuple[int, int], ...]  # numbers in A that joined tokens had, and how many; most first
+    went_to: tuple[tuple[int, int], ...]  # numbers in B that tokens which left have
 
     @property
     def population_a(self) -> int:
@@ -71,7 +66,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MatrixDiff(Shown):
-    """A matrix of two checkpoints, row by row; rows are tokens, of which one may have more than the other."""
+    """One matrix of two checkpoints, compared row by row; one may have more tokens than the other."""
 
     matrix: str  # input, output, or as asked
     a: EmbeddingMatrix
@@ -84,14 +79,14 @@ class MatrixDiff(Shown):
 
     @cached_property
     def changes(self) -> list[Change]:
-        """Changes of black holes: of the largest in A first, then of what is new in B."""
+        """Changes of black holes: those of A, the largest first, then new ones of B."""
         ids = self.token_ids
         followed = changes(self.holes_a, self.holes_b)
         return [replace(change, joined=ids[change.joined], left=ids[change.left]) for change in followed]
 
     @cached_property
     def equal(self) -> Bool[np.ndarray, " n"]:
-        """Tokens that both have whose rows are equal: bit for bit, or by value (-0.0 = 0.0)."""
+        """Equality of each token's two rows: bit for bit, or by value (-0.0 = 0.0)."""
         return self.displacements.same if self.bitwise else self.displacements.l_inf_steps == 0
 
     @property
@@ -104,7 +99,7 @@ class MatrixDiff(Shown):
 
     @property
     def counts(self) -> Counter[str]:
-        """Black holes by the kind of their change."""
+        """Number of black holes by the kind of their change."""
         return Counter(change.kind for change in self.changes)
 
     @property
@@ -122,7 +117,7 @@ class MatrixDiff(Shown):
 
     @property
     def skipped(self) -> list[int]:
-        """Tokens that were left out, as a row of theirs holds NaN or infinity."""
+        """Tokens that were left out because a row of theirs holds NaN or infinity."""
         return sorted({*self.a.skipped, *self.b.skipped})
 
     def movers(self) -> Int64[np.ndarray, " moved"]:
@@ -137,6 +132,8 @@ class MatrixDiff(Shown):
     def to_json(self) -> dict[str, Any]:
         movers = self.movers()
         ids = self.token_ids
+        far = {name: values[movers] for name, values in self._lengths.items() if len(movers)}
+        moved = {name: {"median": float(np.median(some)), "max": some.max().item()} for name, some in far.items()}
         return {
             "matrix": self.matrix,
             "a": _side(self.a, self.holes_a),
@@ -150,18 +147,13 @@ class MatrixDiff(Shown):
             "n_only_a": max(0, self.a.n_tokens - self.b.n_tokens),
             "n_only_b": max(0, self.b.n_tokens - self.a.n_tokens),
             "skipped": self.skipped,
-            "moved": {
-                name: {"median": float(np.median(values[movers])), "max": values[movers].max().item()}
-                for name, values in self._lengths.items()
-            }
-            if len(movers)
-            else None,
+            "moved": moved if len(movers) else None,
             "movers": [
                 {"token_id": token, "a": self.a.texts.get(token), "b": self.b.texts.get(token)}
                 | {name: values[row].item() for name, values in self._lengths.items()}
                 for row, token in zip(movers[:MOVERS].tolist(), ids[movers[:MOVERS]].tolist(), strict=True)
             ],
-            "counts": {kind: self.counts[kind] for kind in KINDS},
+            "counts": {kind: self.counts[kind] for kind in CHANGE_KINDS},
             "black_holes": [change.to_json() for change in self.changes],
         }
 
@@ -206,8 +198,8 @@ class Diff(Shown):
 
     @cached_property
     def texts(self) -> dict[str, Any] | None:
-        """Tokens with another text in A than in B, and how many have one in A or in B alone; None without texts."""
-        a, b = self.parts[0].a.texts, self.parts[0].b.texts
+        """Tokens whose texts differ, and the numbers of those with a text in A or B alone; None without texts."""
+        a, b = (side.texts for side in (self.parts[0].a, self.parts[0].b))
         if not (a and b):
             return None
         both = sorted(a.keys() & b.keys())
@@ -217,7 +209,7 @@ class Diff(Shown):
 
     @property
     def differs(self) -> bool:
-        """True where a row or a text differs."""
+        """True if any row or text differs."""
         return any(part.differs for part in self.parts) or any((self.texts or {}).values())
 
     def _shown(self) -> dict[str, Any]:
@@ -225,7 +217,7 @@ class Diff(Shown):
         return {"a": self.asked[0], "b": self.asked[1], "differs": self.differs, **parts, "notes": self.notes}
 
     def to_json(self) -> dict[str, Any]:
-        """Return all but equal tokens and the less far movers as JSON-ready data; its keys: `docs/files.md`."""
+        """Return all but equal rows and all but the farthest movers, JSON-ready; its keys: `docs/files.md`."""
         return {
             "schema_version": SCHEMA_VERSION,
             **{"a": self.asked[0], "b": self.asked[1], "differs": self.differs, "notes": list(self.notes)},
@@ -253,21 +245,21 @@ def diff(
     skip_nonfinite: bool = False,
     progress: Report | None = None,
 ) -> Diff:
-    """Compare two checkpoints row by row: token i of one with token i of the other.
+    """Compare two checkpoints row by row, token i of one with token i of the other.
 
-    Raises InvalidInput where rows differ in length or an output matrix that is asked for is not there; otherwise as
-    `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
+    Raises InvalidInput where rows differ in length, or where an output matrix that is asked for is missing; otherwise
+    as `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
 
     Parameters
     ----------
     a, b : files or model folders, as `EmbeddingMatrix.open`; vocabularies may differ in size
     matrix : "input", "output", or "both": the output too where either model is untied
-    tensor, tensor_b : compare these tensors alone (`NAME[ROW]` for a row of a history); `tensor_b` is `tensor` where
-        it is not given
-    grid : round to it first; by default the coarser of the two grids, the one with fewer bits in its mantissa
+    tensor, tensor_b : compare only these tensors (`NAME[ROW]` for a state of a history); `tensor_b` is by default
+        `tensor`
+    grid : round to it first; by default to the coarser of the two grids, with fewer bits in its mantissa
     bitwise : compare bit patterns, so that -0.0 is not 0.0
-    tokenizer : a `tokenizer.json` for both, instead of each one's own; "none" for no texts
-    skip_nonfinite : leave out tokens whose row holds NaN or infinity in either, and say which; by default such rows are
+    tokenizer : for both, instead of each one's own; "none" for no texts
+    skip_nonfinite : leave out tokens whose row holds NaN or infinity in either, and list them; by default these are
         refused
     progress : called with (bytes done, bytes in all)
     """
@@ -284,7 +276,7 @@ def diff(
         pairs = [(name, *finite_rows(x, y)) for name, x, y in pairs]
     work = Progress(sum(2 * (x.words.nbytes + y.words.nbytes) for _, x, y in pairs), progress)
     parts = tuple(_compared(name, x, y, grid, bitwise, work.advance) for name, x, y in pairs)
-    work.finish()  # rows that one has alone are read once, not twice
+    work.finish()  # rows that only one has are read once, not twice
     return Diff(asked=(str(a), str(b)), parts=parts, notes=tuple(notes))
 
 
@@ -318,10 +310,7 @@ def _compared(
 
 
 def changes(holes_a: Int64[np.ndarray, " n_a"], holes_b: Int64[np.ndarray, " n_b"]) -> list[Change]:
-    """Follow each black hole from A to B: those of A by number, then the new ones of B by theirs.
-
-    A token that one side lacks is in no black hole of that side.
-    """
+    """Follow each black hole from A to B: those of A by number, then new ones; a missing token is in none."""
     n = max(len(holes_a), len(holes_b))
     a, b = (np.pad(holes, (0, n - len(holes))) for holes in (holes_a, holes_b))
     numbers = np.where(b > 0, b, n + 1 + np.arange(n))  # a token that stands alone has one of its own
@@ -345,7 +334,7 @@ def _change(
     elif now is None:
         kind = "merged" if went else "dissolved"
     else:
-        kind = KINDS[bool(len(joined)) + 2 * bool(len(left))]  # kept, grown, shrunk or changed
+        kind = CHANGE_KINDS[bool(len(joined)) + 2 * bool(len(left))]  # kept, grown, shrunk or changed
     return Change(
         kind=kind,
         a=None if was is None else number,

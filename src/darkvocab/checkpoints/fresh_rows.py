@@ -1,4 +1,4 @@
-"""Fresh rows for untrained tokens, on their grid, no two alike."""
+"""Fresh rows for untrained tokens, on their grid."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,26 +11,26 @@ from ..errors import CorruptFile, InvalidInput
 from ..numerics import encode, from_index, to_index
 from ..progress import Advance
 
-HOWS = "mean", "pieces", "gaussian", "output", "merges"
-TILE = 2048  # rows that are read, or multiplied in float32, at a time
+METHODS = "mean", "pieces", "gaussian", "output", "merges"
+TILE_ROWS = 2048  # rows that are read, or multiplied in float32, at a time
 LONGEST_JITTER = 2**24  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Statistics of the rows that are kept: mean and, for Gaussian rows, covariance in factors, all in float64.
+    """Statistics of the kept rows: mean and, for Gaussian rows, the factors of their covariance, all in float64.
 
     ``covariance = S F F^T S`` for S = diag(scale), with n - 1 in the denominator. Columns are divided by their scale,
     multiplied in float32 for 2,048 rows at a time and summed in float64: exact to about 1e-6 of the product of two
-    columns' standard deviations. Factors by pivoted Cholesky decomposition, in which a direction with less than
-    dim * 2**-24 of a column's variance left is taken to have none.
+    columns' standard deviations. The factors are of a pivoted Cholesky decomposition, which leaves out directions with
+    less than dim * 2**-24 of a column's variance.
     """
 
     n: int
     rms: float  # root mean square of their norms
     mean: Float64[np.ndarray, " dim"]
     scale: Float64[np.ndarray, " dim"]
-    factor: Float64[np.ndarray, "dim rank"]
+    factor: Float64[np.ndarray, "dim rank"]  # of rank 0 where no covariance is asked for
 
 
 def trained(
@@ -40,10 +40,7 @@ def trained(
     covariance: bool = False,
     progress: Advance | None = None,
 ) -> Trained:
-    """Measure mean and covariance of the rows that are kept; without `covariance` no direction has any.
-
-    Raises InvalidInput where no row is kept, CorruptFile where one holds NaN or infinity.
-    """
+    """Measure mean and covariance of kept rows; InvalidInput without any, CorruptFile where one has NaN or infinity."""
     n = int(kept.sum())
     dim = matrix.dim
     if not n:
@@ -54,13 +51,12 @@ def trained(
         if not np.isfinite(values).all():
             bad = tokens[~np.isfinite(values).all(axis=1)]
             named = ", ".join(matrix.label(token) for token in bad[:8])
-            raise CorruptFile(
-                f"rows of {matrix.tensor} that are to be kept hold NaN or infinity: tokens {named}; choose them, too"
-            )
+            kept_rows = f"rows of {matrix.tensor} that are to be kept"
+            raise CorruptFile(f"{kept_rows} hold NaN or infinity: tokens {named}; choose them, too")
         total += values.sum(axis=0)
         squares += np.einsum("ij,ij->j", values, values)
     mean = total / n
-    variance = squares / n - mean * mean  # a scale only: what it lacks the factors have
+    variance = squares / n - mean * mean  # only to scale with: what it lacks in accuracy the factors have
     scale = np.sqrt(np.where(variance > 0, variance, 1.0))
     factor = _factor(matrix, kept, mean, scale, progress) if covariance and n > 1 else np.zeros((dim, 0))
     return Trained(n=n, rms=float((squares.sum() / n) ** 0.5), mean=mean, scale=scale, factor=factor)
@@ -69,13 +65,13 @@ def trained(
 def _tiles(
     matrix: EmbeddingMatrix, kept: np.ndarray, progress: Advance | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield tokens that are kept and their rows in float64, some at a time."""
-    for start in range(0, matrix.n_tokens, TILE):
-        tokens = start + np.flatnonzero(kept[start : start + TILE])
+    """Yield kept tokens and their rows in float64, a tile at a time."""
+    for start in range(0, matrix.n_tokens, TILE_ROWS):
+        tokens = start + np.flatnonzero(kept[start : start + TILE_ROWS])
         if len(tokens):
             yield tokens, matrix.rows(tokens).astype(np.float64)
         if progress:
-            progress(matrix.words[start : start + TILE].nbytes)
+            progress(matrix.words[start : start + TILE_ROWS].nbytes)
 
 
 def _factor(
@@ -98,24 +94,24 @@ def _factor(
 
 @dataclass(frozen=True, kw_only=True)
 class FreshRows:
-    """Draw rows for tokens: functions of the trained rows and of (seed, token, attempt), whatever others are drawn.
+    """Fresh rows, each a function of the trained rows and of (seed, token, attempt), whatever others are drawn.
 
-    Around a mean, of all trained rows or of a token's pieces, every component is 1 to `jitter` steps up or down. A
-    Gaussian row has the law of mean and covariance, then rounded; one with a direction is rounded. From the second
-    attempt on these are jittered, too.
+    A row around a mean, of all trained rows or of a token's pieces, differs from it by 1 to `jitter` steps in every
+    component. A row of the Gaussian law, or in a direction, is rounded to the grid, and jittered from the second
+    attempt on.
     """
 
     matrix: EmbeddingMatrix
     trained: Trained
     gaussian: bool
-    directions: EmbeddingMatrix | None = None  # whose rows give the direction, at the trained rows' root mean square
-    pieces: Mapping[int, Sequence[int]]  # of tokens whose row is around the mean of these tokens' rows
+    directions: EmbeddingMatrix | None = None  # whose rows are scaled to the root mean square of the trained norms
+    pieces: Mapping[int, Sequence[int]]  # tokens around the mean of whose rows a token's row is drawn
     seed: int
     jitter: int  # grid steps
     stream: int  # 0 for the input matrix, 1 for the output matrix
 
     def draw(self, tokens: Int64[np.ndarray, " k"], attempts: Int64[np.ndarray, " k"]) -> UInt[np.ndarray, "k dim"]:
-        """Return the words of fresh rows; a component beyond the grid's largest value is set to it."""
+        """Return the words of fresh rows, clipped to the largest value of the grid."""
         from ..numerics._backends.deviates import token_normals, token_steps
 
         grid = self.matrix.grid

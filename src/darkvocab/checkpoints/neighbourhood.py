@@ -1,4 +1,4 @@
-"""Neighbourhood: touching tokens of a checkpoint, their components, and the cluster around its black holes."""
+"""Find the touching tokens of a checkpoint, their components, and the cluster around its black holes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, repr=False)
 class Neighbourhood(Shown):
-    """Touching tokens of a checkpoint: a report, JSON-ready, and a row for every token (`docs/files.md`)."""
+    """Touching tokens of a checkpoint: a JSON-ready report, and a table of all tokens (`docs/files.md`)."""
 
     report: dict[str, Any]
     tokens: pl.DataFrame
@@ -61,8 +61,7 @@ def neighbourhood(
         "n_tokens": near.n_tokens,
         "hidden_dim": matrix.dim,
         "n_unique": near.n_unique,
-        "n_black_holes": census.n_black_holes,
-        "black_hole_population": census.black_hole_population,
+        **{name: getattr(census, name) for name in ("n_black_holes", "black_hole_population")},
         **{name: getattr(near, name) for name in ("n_pairs", "n_token_pairs", "n_isolated", "n_components")},
         "degrees": near.degree_table().T.tolist(),
         "cluster": {

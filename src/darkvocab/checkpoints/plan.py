@@ -1,11 +1,11 @@
-"""Plan: what a scan would read, by headers alone."""
+"""Plan a scan: list what it would read, by headers alone."""
 
 from pathlib import Path
 from typing import Any
 
 from ..embedding.find import find_embedding, find_output
 from ..embedding.scales import find_companions
-from ..sources import File, Folder, RemoteFile, Source, Tensor, located, open_source
+from ..sources import File, FolderFiles, RemoteFile, Source, Tensor, located, open_source
 from ..sources.tokenizer import tokenizer_files
 
 PLAN_VERSION = 1
@@ -14,10 +14,7 @@ PLAN_VERSION = 1
 def plan(
     source: str | Path, *, tensor: str | None = None, tokenizer: str | Path | None = None, checksum: bool = True
 ) -> dict[str, Any]:
-    """List what `scan` would read with these settings, JSON-ready (keys: `docs/files.md`), without reading a tensor.
-
-    Raises as `open_source` and `find_embedding`.
-    """
+    """List what `scan` would read, JSON-ready (`docs/files.md`); raises as `open_source` and `find_embedding`."""
     opened = open_source(source)
     embedding, chosen = find_embedding(opened, tensor)
     output = find_output(opened, embedding)
@@ -49,7 +46,7 @@ def _tokenizer(opened: Source, tokenizer: str | Path | None) -> list[File]:
     if str(tokenizer) == "none":
         return []
     place = located(tokenizer)
-    return tokenizer_files(place) if isinstance(place, Folder) else [place]
+    return tokenizer_files(place) if isinstance(place, FolderFiles) else [place]
 
 
 def _read(purpose: str, file: File, tensor: Tensor | None, size: int, offset: int) -> dict[str, Any]:

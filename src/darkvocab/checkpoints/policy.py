@@ -1,4 +1,4 @@
-"""Policy: the rules for a vocabulary, and how much of each kind of trouble a release may have, as TOML."""
+"""Policy: the rules that a vocabulary is checked by, and the limits of each for a release, as TOML."""
 
 import difflib
 import json
@@ -19,31 +19,32 @@ from ..text import Shown, shorten
 ERROR, WARNING, OFF = "error", "warning", "off"
 SEVERITIES = (ERROR, WARNING, OFF)
 MOST_BYTES = 1 << 20  # of a policy file
-MOST_POINTS = 1000  # in a line: tomllib takes a minute to read a key of 100,000 parts
-MOST_EXEMPTIONS, MOST_PATTERNS = 1000, 200  # each is asked of every token
+MOST_DOTS = 1000  # in a line: tomllib takes a minute to read a key of 100,000 parts
+MOST_EXEMPTIONS = 1000
+MOST_PATTERNS = 200  # in all: each is matched with every token
 MOST_NUMBER = (1 << 63) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One thing that a vocabulary is checked for. Its id keeps its meaning for ever; its name is its table's."""
+    """Rule that a vocabulary is checked by. Its id keeps its meaning for ever; its name is its table in a policy."""
 
     id: str
     name: str
-    one: str  # of what is counted
-    many: str
-    counts: str  # which tokens these are, in a sentence
-    why: str  # what goes wrong with them
+    one: str  # noun for what is counted
+    many: str  # its plural
+    counts: str  # sentence on the tokens
+    why: str  # sentence on the trouble with them
     remedy: str
     bound: str = "most"  # or "least": the measured number must not be below
     limit: int | float = 0  # by default
     severity: str = WARNING  # by default
-    needs: str | None = None  # the part of a scan that it is measured by; without it, it is not measured
-    can_exempt: bool = True  # there are rows to be exempt
-    tokens: str = "FALSE"  # that it is about, in SQL on the columns that `check` has
-    first: str = "id"  # which of them to name first
-    undecided: str = "FALSE"  # tokens that it might be about, for all that is known
-    guesses: bool = False  # by the weights: a model that repeats a token (P_max of 0.1 or more) makes it a warning
+    needs: str | None = None  # the part of a scan without which it is not measured
+    can_exempt: bool = True  # it has rows that can be exempt
+    tokens: str = "FALSE"  # the tokens that it is about, in SQL on the columns of `check`
+    first: str = "id"  # order in which they are named
+    undecided: str = "FALSE"  # tokens that it may be about, but that are not decided
+    guesses: bool = False  # by the weights: only a warning for tokens that the model repeats (P_max of 0.1 or more)
 
 
 _HELD = tomllib.loads(Path(__file__).with_name("rules.toml").read_text("utf-8"))
@@ -55,7 +56,7 @@ EXEMPTING = tuple(rule.name for rule in RULES if rule.can_exempt)
 
 
 def _check_known(what: str, names: Iterable[Any], known: Iterable[str]) -> None:
-    """Refuse an unknown name; the sentence ends with the nearest known one, or all of them."""
+    """Raise InvalidInput for an unknown name, with the nearest known one, or all of them."""
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(str(name)[:100], known, 1, 0.5)
@@ -69,7 +70,7 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """Number that a rule allows, and how bad it is to have more (of a `least` rule: less)."""
+    """Number that a rule allows, and the severity of more (of a `least` rule: of less)."""
 
     allowed: int | float
     severity: str
@@ -83,7 +84,7 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Exemption:
-    """Tokens that some rules leave out: those of any of these ids, texts, patterns or categories, for a reason."""
+    """Tokens that are exempt from some rules: those of any of these ids, texts, patterns or categories."""
 
     reason: str
     rules: tuple[str, ...] = EXEMPTING
@@ -135,7 +136,7 @@ DEFAULT_ALLOW = tuple(_exemption(number, entry) for number, entry in enumerate(_
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Policy(Shown):
-    """A limit for every rule, and the tokens that are exempt. `Policy()` is the default one.
+    """Limits of all rules, and the exempt tokens. `Policy()` is the default one.
 
     Examples
     --------
@@ -180,15 +181,14 @@ class Policy(Shown):
 
     @classmethod
     def parse(cls, text: str, origin: str | None = None) -> Self:
-        """Parse a policy from the text of a TOML file; what it does not name is as in the default.
+        """Parse a policy from TOML; keys that are missing are as in the default.
 
-        Raises InvalidInput: not TOML, an unknown key (the nearest known one is named), a value of another type or out
-        of range.
+        Raises InvalidInput: not TOML, an unknown key, a value of another type or out of range.
         """
         where = origin or "policy"
         for number, line in enumerate(text.split("\n"), 1):
-            if line.count(".") > MOST_POINTS:
-                raise InvalidInput(f"{where}: line {number:,} has more than {MOST_POINTS:,} points; break it up")
+            if line.count(".") > MOST_DOTS:
+                raise InvalidInput(f"{where}: line {number:,} has more than {MOST_DOTS:,} points; break it up")
         try:
             content = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
@@ -213,10 +213,10 @@ def _limit(rule: Rule, table: Any) -> Limit:
         if not isinstance(table, dict):
             raise InvalidInput(f"must be a table with {rule.bound} and severity, got {_short(table)}")
         _check_known("key", table, (rule.bound, "severity"))
-        allowed, severity = table.get(rule.bound, default.allowed), table.get("severity", default.severity)
+        allowed = table.get(rule.bound, default.allowed)
         if rule.bound == "most" and (not isinstance(allowed, int) or isinstance(allowed, bool)):
             raise InvalidInput(f"most must be a whole number >= 0, got {_short(allowed)}")
-        return Limit(allowed=allowed, severity=severity)
+        return Limit(allowed=allowed, severity=table.get("severity", default.severity))
     except ValueError as error:
         raise InvalidInput(f"[{rule.name}] {error}") from None
 
@@ -238,8 +238,9 @@ def default_policy() -> str:
         blocks.append(f'{comment}[{rule.name}]\n{rule.bound} = {rule.limit}\nseverity = "{rule.severity}"\n')
     comment = _ALLOW.format(categories=", ".join(CATEGORIES))
     for exemption in DEFAULT_ALLOW:
-        rules, categories = json.dumps(exemption.rules), json.dumps(exemption.categories)  # lists in TOML, too
-        listed = "\n".join(wrap(f"rules = {rules}", 118, subsequent_indent="    ", break_on_hyphens=False))
+        rules = f"rules = {json.dumps(exemption.rules)}"  # JSON lists are TOML lists
+        listed = "\n".join(wrap(rules, 118, subsequent_indent="    ", break_on_hyphens=False))
+        categories = json.dumps(exemption.categories)
         blocks.append(f'{comment}[[allow]]\nreason = "{exemption.reason}"\n{listed}\ncategories = {categories}\n')
         comment = ""
     return "\n".join(blocks)

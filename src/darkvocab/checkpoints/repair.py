@@ -1,4 +1,4 @@
-"""Repair: fresh rows for tokens that were never trained, in a copy of the checkpoint that is else the same bytes."""
+"""Repair: a copy of a checkpoint, byte for byte, but for fresh rows of tokens that were never trained."""
 
 import errno
 import os
@@ -23,30 +23,29 @@ from ..numerics.grouping import chunks
 from ..progress import Advance, Progress, Report
 from ..runs.randomness import check_seed
 from ..sources import Source, Tensor, open_source
-from . import merges
+from . import spelling
 from .diff import MATRICES
-from .fresh_rows import HOWS, LONGEST_JITTER, FreshRows, trained
+from .fresh_rows import LONGEST_JITTER, METHODS, FreshRows, trained
 from .selection import select
-from .spelling import spell
 
 SENTENCES: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SCHEMA_VERSION = 1
-BLOCK = 1024  # rows that are drawn and written at a time
-INDEX = "model.safetensors.index.json"
+ROWS_AT_A_TIME = 1024  # that are drawn and written
+SHARD_INDEX = "model.safetensors.index.json"
 COMPARED = 1 << 22  # bytes
-SHORT = 0.1  # of the median norm of output rows, up to which one is damaged
-MOST_ATTEMPTS = 32  # to draw rows that are like no other
-# Files of weights in a model folder. Beside those that are repaired they would still hold the rows as they were.
+SHORT = 0.1  # part of the median norm of output rows up to which one is damaged
+MOST_ATTEMPTS = 32  # to draw a row unlike all others
+# Suffixes of weights in a model folder. Files beside the repaired ones are left out: they hold the unrepaired rows.
 WEIGHTS = tuple(".safetensors .bin .pt .pth .gguf .onnx .h5 .msgpack .ot .npz .npy .index.json".split())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A matrix to repair, and the tensors that hold it."""
+    """Matrix to repair, and the tensors that hold it."""
 
     name: str  # input, output, or as asked
     matrix: EmbeddingMatrix
-    tensors: list[Tensor]  # of the same words: all are written
+    tensors: list[Tensor]  # all with the same words
     tokens: Int64[np.ndarray, " k"]
     pieces: dict[int, list[int]]
 
@@ -59,11 +58,16 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """Files of the source, by their place in the folder that is written."""
+    """Files of the source, by their path in the folder that is written."""
 
     rewritten: dict[Path, Path]
     others: dict[Path, Path]
     left_out: list[str]
+
+    def to_json(self, link: bool) -> dict[str, list[str]]:
+        others = sorted(map(str, self.others))
+        named = {"rewritten": sorted(map(str, self.rewritten)), "copied": others, "linked": []}
+        return {**named, **({"copied": [], "linked": others} if link else {}), "left_out": sorted(self.left_out)}
 
 
 def repair(
@@ -81,74 +85,57 @@ def repair(
     dry_run: bool = False,
     progress: Report | None = None,
 ) -> dict[str, Any]:
-    """Write a copy of a safetensors checkpoint in which chosen tokens have fresh rows, each like no other.
+    """Write a copy of a safetensors checkpoint in which chosen tokens have fresh rows, each unlike all others.
 
-    Every other byte of its files is the same. What was written is read again: compared with the source, and its census
-    taken. The source is left alone. Where one matrix lies in two tensors, both are written. Returns what was done,
-    JSON-ready; its keys: `docs/files.md`.
+    Every other byte of its files is the same, which is checked by reading the copy again. Where one matrix lies in two
+    tensors, both are written. Returns a report, JSON-ready; its keys: `docs/files.md`.
 
-    Raises InvalidInput for a choice that is none, no tokens, a source that is no safetensors file, or whose rows are
-    scaled, a place for `out` that is taken, or the source, and a grid without room for so many different rows;
-    CorruptFile for rows to learn from that are no numbers, or a disk that does not keep what was written; otherwise as
-    `EmbeddingMatrix.open`, `select` and `landing_folder`.
+    Raises InvalidInput for an unknown choice, no tokens, a source that is no safetensors file or whose rows are scaled,
+    an `out` that is taken or overlaps the source, and a grid without room for so many different rows; CorruptFile for
+    trained rows with NaN or infinity, or a copy that differs where it should not; otherwise as `EmbeddingMatrix.open`,
+    `select` and `landing_folder`.
 
     Parameters
     ----------
     source : a `.safetensors` file, an index of shards, or a model folder
-    out : a folder that is not there yet, or empty
-    tokens : as `select`, "dark" and "weak" for each matrix its own; black holes are those of the input matrix (of the
-        output's where that alone is repaired)
+    out : a new or empty folder
+    tokens : as `select`; "dark" and "weak" separately for each matrix; black holes of the input matrix (of the output
+        matrix where only that is repaired)
     how : "mean" of the trained rows, which are all that are not chosen; mean of the "pieces" that spell a token's text
         without the chosen ones (where none do, of the trained rows); "gaussian", with the mean and covariance of the
-        trained rows; "output": input rows in the direction of the output's, as long as trained ones; or "merges": the
-        rows stay, and the tokenizer.json loses the merges that make the tokens, so that no text reaches them
-    matrix : "input", "output", or "both": where the model is untied the output too, each from its own trained rows
-    jitter : around a mean, in steps of the stored grid: every component goes 1 to so many up or down
-    tensor : repair this one instead, alone
+        trained rows; "output": input rows in the direction of the output's, as long as trained ones; or "merges": rows
+        stay, and the tokenizer.json loses the merges that make the tokens, so that no text reaches them
+    matrix : "input", "output", or "both": the output matrix too if the model is untied, each by its own trained rows
+    jitter : most steps of the stored grid, at least one, by which each component differs from a mean
+    tensor : repair only this one
     tokenizer : as `EmbeddingMatrix.open`
-    link : files that stay the same get a second name (a hard link) instead of a copy
-    dry_run : write nothing, say what would be
+    link : hard-link files that stay the same instead of copying them
+    dry_run : write nothing, return the report
     progress : called with (bytes done, bytes in all); with "merges", twice over with (tokens decided, tokens)
     """
-    _check_choices(how, matrix, jitter, seed)
     asked = Path(source)
-    if not asked.exists():
-        raise MissingFile(SENTENCES["not_here"].format(source=str(source)))
-    folder, taken = Path(out).resolve(), asked.resolve()
-    if folder == taken or taken in folder.parents or folder in taken.parents:
-        raise InvalidInput(f"{out} is the source, or in it, or around it; choose another folder to write to")
+    _check_choices(asked, Path(out), how, matrix, jitter, seed)
     opened = open_source(source)
     matrices, notes = _matrices(opened, "input" if how in ("output", "merges") else matrix, tensor, tokenizer)
     targets = _targets(opened, matrices, tokens, how)
-    rules = asked / merges.FILE
+    rules = asked / spelling.TOKENIZER_FILE
     if how == "merges" and not rules.is_file():
-        raise InvalidInput(f"{source} has no {merges.FILE}: merges can be deleted of that alone, in a model folder")
-    touched = {file_of(tensor) for target in targets for tensor in target.tensors}
-    files = files_of(asked, opened, {rules} if how == "merges" else touched)
-    others = sorted(map(str, files.others))
+        raise InvalidInput(SENTENCES["no_tokenizer_json"].format(source=str(source)))
+    touched = {rules} if how == "merges" else {file_of(tensor) for target in targets for tensor in target.tensors}
+    files = files_of(asked, opened, touched)
     report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         **{"source": str(source), "out": str(out), "dry_run": dry_run},
         **{"how": how, "seed": seed, "jitter_steps": jitter, "notes": notes},
         "matrices": [_described(target, how) for target in targets],
-        "files": {
-            "rewritten": sorted(map(str, files.rewritten)),
-            "copied": [] if link else others,
-            "linked": others if link else [],
-            "left_out": sorted(files.left_out),
-        },
+        "files": files.to_json(link),
     }
     if how == "merges":
         place = None if dry_run else Path(out)
         return {**report, **_without_merges(rules, files, place, targets[0].tokens.tolist(), seed, link, progress)}
     if dry_run:
         return report
-    # Bytes of the rows that are learned from, of the census, of files that are copied and compared, or copied only.
-    learned = sum((1 + (how == "gaussian")) * target.matrix.words.nbytes for target in targets)
-    counted = sum(target.matrix.words.nbytes for target in targets)
-    rewritten = sum(path.stat().st_size for path in files.rewritten.values())
-    copied = sum(path.stat().st_size for path in files.others.values())
-    work = Progress(learned + counted + 2 * rewritten + copied, progress)
+    work = Progress(_n_bytes(targets, files, how), progress)
     fresh = [_fresh(target, how, jitter, seed, work) for target in targets]
     with landing_folder(Path(out)) as folder:
         written = bring(files, folder, link=link, advance=work.advance)
@@ -158,15 +145,23 @@ def repair(
     return {**report, "n_bytes_compared": sum(compared)}
 
 
+def _n_bytes(targets: list[Target], files: Files, method: str) -> int:
+    """Count the bytes to read for statistics and census, to copy, and to compare."""
+    n_passes = 3 if method == "gaussian" else 2  # over the rows: mean, covariance, census
+    rows = sum(target.matrix.words.nbytes for target in targets)
+    rewritten, others = (sum(path.stat().st_size for path in of.values()) for of in (files.rewritten, files.others))
+    return n_passes * rows + 2 * rewritten + others
+
+
 def _without_merges(
     rules: Path, files: Files, out: Path | None, tokens: list[int], seed: int, link: bool, progress: Report | None
 ) -> dict[str, Any]:
-    """Write a copy, or none, whose tokenizer.json lacks merges that make these tokens; return what that changes."""
-    content, n_merges, merged = merges.without_merges(rules, tokens)
+    """Delete the merges that make these tokens, in a copy if `out` is given; return what changes, JSON-ready."""
+    content, n_merges, merged = spelling.without_merges(rules, tokens)
     with tempfile.TemporaryDirectory() as folder:
-        tried = Path(folder) / merges.FILE
+        tried = Path(folder) / spelling.TOKENIZER_FILE
         tried.write_bytes(content)
-        changes = merges.compare_tokenizers(rules, tried, merged, seed, progress)
+        changes = spelling.compare_tokenizers(rules, tried, merged, seed, progress)
     if out is not None:
         with landing_folder(out) as folder:
             (copy,) = bring(files, folder, link=link, advance=lambda n: None).values()
@@ -174,18 +169,24 @@ def _without_merges(
     return {"n_merges_deleted": n_merges, "unmerged": merged, **changes}
 
 
-def _check_choices(how: str, matrix: str, jitter: int, seed: int) -> None:
+def _check_choices(source: Path, out: Path, method: str, matrix: str, jitter: int, seed: int) -> None:
     check_seed(seed)
-    for name, value, known in (("how", how, HOWS), ("matrix", matrix, MATRICES)):
-        one_of(value, name, known)
+    one_of(method, "how", METHODS)
+    one_of(matrix, "matrix", MATRICES)
     if not 1 <= jitter <= LONGEST_JITTER:
         raise InvalidInput(f"jitter must be 1 to {LONGEST_JITTER:,} steps, got {jitter}")
+    if not source.exists():
+        raise MissingFile(SENTENCES["not_here"].format(source=str(source)))
+    folder = out.resolve()
+    taken = source.resolve()
+    if folder == taken or taken in folder.parents or folder in taken.parents:
+        raise InvalidInput(f"{out} is the source, or in it, or around it; choose another folder to write to")
 
 
 def _matrices(
     source: Source, which: str, tensor: str | None, tokenizer: str | Path | None
 ) -> tuple[dict[str, EmbeddingMatrix], list[str]]:
-    """Return the matrices to repair by name, the first of them the one that tokens are chosen by, and notes."""
+    """Return the matrices to repair by name, first the one by which tokens are chosen, and notes."""
     matrix = EmbeddingMatrix.open(source, tensor=tensor, tokenizer=tokenizer)
     notes: list[str] = []
     matrices = {"input" if tensor is None else "as asked": matrix}
@@ -202,11 +203,11 @@ def _matrices(
 
 
 def _targets(
-    source: Source, matrices: dict[str, EmbeddingMatrix], asked: str | Iterable[int], how: str
+    source: Source, matrices: dict[str, EmbeddingMatrix], asked: str | Iterable[int], method: str
 ) -> list[Target]:
-    """Choose the tokens of each matrix, and the pieces that spell them where that is asked.
+    """Choose the tokens of each matrix, and for the method "pieces" the pieces that spell them.
 
-    Dark and weak tokens of an untied model are those of each matrix: a healthy row on the other side stays.
+    Dark and weak tokens of an untied model are chosen for each matrix: a healthy row on the other side stays.
     """
     first = next(iter(matrices.values()))
     n = max(held.n_tokens for held in matrices.values())
@@ -214,7 +215,7 @@ def _targets(
     tokens = np.unique(np.concatenate(list(chosen.values())))
     if not len(tokens):
         raise InvalidInput(f"{source.asked} has no such tokens ({asked}): nothing to repair; --tokens chooses others")
-    pieces = _pieces(first, tokens) if how == "pieces" else {}
+    pieces = _pieces(first, tokens) if method == "pieces" else {}
     return [
         Target(
             name=name,
@@ -232,13 +233,13 @@ def _pieces(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " k"]) -> dict[in
     tokenizer = matrix.tokenizer
     if tokenizer is None:
         raise InvalidInput(SENTENCES["no_tokenizer"])
-    if tokenizer.rules is None or tokenizer.runtime == "tiktoken":  # whose rules are here without merges
+    if tokenizer.rules is None or tokenizer.runtime == "tiktoken":  # whose rules here have no merges
         raise InvalidInput(SENTENCES["no_rules"].format(tokenizer=tokenizer))
-    return spell(tokenizer.rules.to_str(), tokens.tolist())
+    return spelling.spell(tokenizer.rules.to_str(), tokens.tolist())
 
 
 def _check_source(source: Source, matrix: EmbeddingMatrix) -> None:
-    """Raise InvalidInput where the rows of this matrix cannot be written."""
+    """Raise InvalidInput where rows of this matrix cannot be written."""
     assert matrix.path is not None
     if matrix.path.suffix != ".safetensors":
         raise InvalidInput(SENTENCES["no_safetensors"].format(matrix=matrix))
@@ -249,7 +250,7 @@ def _check_source(source: Source, matrix: EmbeddingMatrix) -> None:
         raise InvalidInput(SENTENCES["scaled"].format(matrix=matrix, scales=scales))
 
 
-def _described(target: Target, how: str) -> dict[str, Any]:
+def _described(target: Target, method: str) -> dict[str, Any]:
     without = [token for token in target.tokens.tolist() if token not in target.pieces]
     matrix = target.matrix
     return {
@@ -257,12 +258,12 @@ def _described(target: Target, how: str) -> dict[str, Any]:
         **{"n_tokens": matrix.n_tokens, "hidden_dim": matrix.dim},
         **{"n_repaired": len(target.tokens), "n_trained": matrix.n_tokens - len(target.tokens)},
         "token_ids": target.tokens.tolist(),
-        "without_pieces": without if how == "pieces" else None,
+        "without_pieces": without if method == "pieces" else None,
     }
 
 
 def _directions(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " k"]) -> EmbeddingMatrix:
-    """Return the output matrix, whose rows of these tokens give directions; InvalidInput where they cannot."""
+    """Return the output matrix, for the directions of its rows of these tokens; InvalidInput where any is damaged."""
     output = matrix.unembedding()
     if output is None or output is matrix:
         raise InvalidInput(f"{matrix.path} has no output matrix of its own; --how pieces, mean or gaussian needs none")
@@ -275,10 +276,10 @@ def _directions(matrix: EmbeddingMatrix, tokens: Int64[np.ndarray, " k"]) -> Emb
     return output
 
 
-def _fresh(target: Target, how: str, jitter: int, seed: int, work: Progress) -> FreshRows:
-    gaussian = how == "gaussian"
+def _fresh(target: Target, method: str, jitter: int, seed: int, work: Progress) -> FreshRows:
+    gaussian = method == "gaussian"
     return FreshRows(
-        directions=_directions(target.matrix, target.tokens) if how == "output" else None,
+        directions=_directions(target.matrix, target.tokens) if method == "output" else None,
         matrix=target.matrix,
         trained=trained(target.matrix, target.kept, covariance=gaussian, progress=work.advance),
         gaussian=gaussian,
@@ -290,38 +291,30 @@ def _fresh(target: Target, how: str, jitter: int, seed: int, work: Progress) -> 
 
 
 def file_of(tensor: Tensor) -> Path:
-    """Return the local file that holds a tensor."""
     assert isinstance(tensor.path, Path)
     return tensor.path
 
 
 def files_of(asked: Path, source: Source, touched: set[Path]) -> Files:
-    """Sort the files of the output: of a model folder all, but for hidden ones and weights that are not the model's."""
+    """Sort the files to write: of a model folder all but hidden ones and weights that do not belong to the model."""
     weights = {file_of(tensor) for tensor in source.tensors.values()}
-    paths: list[Path] = []
-    left_out: list[str] = []
-    if asked.is_file():
-        root = asked.parent
-        paths = [*weights, asked]
-    else:
-        root = asked
-        for path in _walk(root):
-            ours = path in weights or (path.name == INDEX and root / "model.safetensors" not in weights)
-            stale = path.parent == root and path.name.endswith(WEIGHTS) and not ours
-            if stale or not path.is_file():
-                left_out.append(str(path.relative_to(root)))
-            else:
-                paths.append(path)
-    places = {path.relative_to(root): path for path in paths}
+    ours = {*weights, asked}
+    root = asked if asked.is_dir() else asked.parent
+    if root / "model.safetensors" not in weights:
+        ours.add(root / SHARD_INDEX)
+    paths = list(_walk(root)) if asked.is_dir() else [*weights, asked]
+    stale = {path for path in paths if path.parent == root and path.name.endswith(WEIGHTS)} - ours
+    left_out = [path for path in paths if path in stale or not path.is_file()]
+    places = {path.relative_to(root): path for path in paths if path not in stale and path.is_file()}
     return Files(
         rewritten={place: path for place, path in places.items() if path in touched},
         others={place: path for place, path in places.items() if path not in touched},
-        left_out=left_out,
+        left_out=[str(path.relative_to(root)) for path in left_out],
     )
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield what a folder and its folders hold, but not hidden ones, nor what links lead to, which may be a circle."""
+    """Yield all files of a folder, but not those of hidden folders, nor what links lead to, which may be a cycle."""
     for item in sorted(folder.iterdir()):
         if item.is_dir() and not item.is_symlink():
             if not item.name.startswith("."):
@@ -331,7 +324,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def bring(files: Files, folder: Path, *, link: bool, advance: Advance) -> dict[Path, Path]:
-    """Copy or link the files into a folder; return the copies that are to be rewritten, by their sources."""
+    """Copy or link the files into a folder; return the copies to be rewritten, by their sources."""
     for place, path in (files.others | files.rewritten).items():
         target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -353,16 +346,13 @@ def _link(path: Path, target: Path) -> None:
 
 
 def write_fresh(target: Target, fresh: FreshRows, written: dict[Path, Path], advance: Advance) -> dict[str, Any]:
-    """Write the target's rows, draw those again that are like another until the census has none, and say what it has.
-
-    Raises InvalidInput where there is no room for so many different rows.
-    """
+    """Write fresh rows, redraw those equal to another, and return facts of them; InvalidInput if there is no room."""
     first = target.tensors[0]
     after = replace(target.matrix, words=replace(first, path=written[file_of(first)]).words())
     attempts = np.zeros(len(target.tokens), np.int64)
     pending = np.arange(len(target.tokens))
     for _ in range(MOST_ATTEMPTS):
-        for some in np.split(pending, range(BLOCK, len(pending), BLOCK)):
+        for some in np.split(pending, range(ROWS_AT_A_TIME, len(pending), ROWS_AT_A_TIME)):
             tokens = target.tokens[some]
             words = fresh.draw(tokens, attempts[some])
             for tensor in target.tensors:
@@ -391,7 +381,7 @@ def _write_rows(tensor: Tensor, path: Path, tokens: np.ndarray, words: UInt[np.n
 
 
 def _alike(groups: Groups, tokens: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " redraw"]:
-    """Return places of tokens that need another row: all like one that is kept, of others alike all but the first."""
+    """Return places of tokens that need another row: all equal to a kept row, and of equal ones all but the first."""
     labels = groups.labels[tokens]
     _, first, which, ours = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     like_kept = groups.counts[labels] > ours[which]
@@ -401,7 +391,7 @@ def _alike(groups: Groups, tokens: Int64[np.ndarray, " k"]) -> Int64[np.ndarray,
 
 
 def _holes(matrix: EmbeddingMatrix) -> list[int] | None:
-    """Count black holes and their population; None where rows are no numbers."""
+    """Count black holes and their population; None where rows hold NaN or infinity."""
     try:
         census = Census(matrix.groups())
     except CorruptFile:
@@ -412,17 +402,14 @@ def _holes(matrix: EmbeddingMatrix) -> list[int] | None:
 def _rms(matrix: EmbeddingMatrix, tokens: np.ndarray) -> float:
     """Return the root mean square of the norms of these tokens' rows."""
     total = 0.0
-    for some in np.split(tokens, range(BLOCK, len(tokens), BLOCK)):
+    for some in np.split(tokens, range(ROWS_AT_A_TIME, len(tokens), ROWS_AT_A_TIME)):
         values = matrix.rows(some).astype(np.float64)
         total += float(np.einsum("ij,ij->", values, values))
     return float((total / len(tokens)) ** 0.5)
 
 
 def check_copy(path: Path, copy: Path, targets: list[Target], advance: Advance) -> int:
-    """Compare what was written with the source, byte by byte but for repaired rows; return how many bytes that is.
-
-    What was written is on the disk afterwards. Raises CorruptFile where they differ elsewhere.
-    """
+    """Compare a copy with its source, all but repaired rows; return the bytes compared. CorruptFile if they differ."""
     at = 0
     same = True
     old, new = (np.memmap(file, np.uint8, "r") for file in (path, copy))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 from ..embedding.find import find_embedding, has_output_bias, settings
 from ..embedding.matrix import EmbeddingMatrix, finite_rows
@@ -22,7 +23,7 @@ from ..measures.counts import never, read_counts
 from ..measures.dark import GRADES, UNTRAINED, WEAK, Judgement, Side, judge, judged_matrix
 from ..measures.distances import steps_to_nearest
 from ..measures.geometry import Geometry
-from ..measures.indicators import COLUMNS, Reference, bytes_read
+from ..measures.indicators import INDICATORS, Reference, bytes_read
 from ..measures.neighbours import Neighbours, neighbours
 from ..memory import give_back
 from ..numerics import as_grid
@@ -34,21 +35,19 @@ from . import scan_result as result
 from .scan_result import Scan
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from ..measures.vocabulary import Vocabulary
 
 SENTENCES: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-MOST_COMPARED = 20_000  # black holes whose distances are taken: all pairs, over all columns
-MOST_TARGETS = 64  # black holes, the most populous ones, that the nearest is sought among
-MOST_EDGES = 20_000  # of the neighbour graph, that a scan lists
+MOST_HOLES_COMPARED = 20_000  # black holes up to which all pairs are compared
+MOST_TARGETS = 64  # most populous black holes, to the nearest of which a row's distance is taken
+MOST_EDGES = 20_000  # of the neighbour graph, up to which they are listed
 NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")  # variables of a chat template
 # Facts that a matrix and a vocabulary have by the same names.
 OF_MATRIX = "n_tokens tensor chosen output_shape tied tying skipped".split()
 OF_VOCABULARY = "model n_texts n_texts_beyond_matrix categories search runtime differs".split()
-MOST_COPIES = 10_000  # groups of copies that a scan lists
-MOST_EXACT = 300  # rows up to which all eigenvectors are computed: beyond, two take a twentieth of the time
-MOST_MAPPED = 4_000  # rows of the cluster that are laid out in a plane
+MOST_COPIES = 10_000  # groups of copies that are listed
+MOST_EXACT = 300  # rows up to which all eigenvectors are computed; above, computing two takes a twentieth of the time
+MOST_MAPPED = 4_000  # rows of the cluster up to which they are laid out in a plane
 
 
 def scan(
@@ -67,26 +66,24 @@ def scan(
 ) -> Scan:
     """Take the census, indicators, neighbours and vocabulary of a checkpoint: which tokens are dark, and why.
 
-    Black holes, neighbours and norms are of the input embedding, indicators of the matrix that
-    `measures.dark.judged_matrix` names; grade and score are the worse of input and output.
-
-    Raises as `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
+    Black holes, neighbours and norms are of the input embedding, indicators of `measures.dark.judged_matrix`; a token's
+    grade and score are the worse of input and output. Raises as `EmbeddingMatrix.open` and `EmbeddingMatrix.groups`.
 
     Parameters
     ----------
     source : a file of a kind that `docs/files.md` lists, a model folder, or `org/name[@revision]` on the Hub
     tensor, tokenizer : as `EmbeddingMatrix.open`
-    grid, bitwise : of census and neighbours, as `census`; indicators are of the rows as they are stored
-    checksum : hash the file that holds the tensor. This reads all of a local file, everything else only the
-        embedding's rows; of a file on the Hub, the Hub's hash is taken
-    skip_nonfinite : leave out tokens whose row holds NaN or infinity, in the input or the judged matrix, and say which
+    grid, bitwise : for census and neighbours, as `census`; indicators are of the rows as they are stored
+    checksum : hash the file that holds the tensor, which reads all of a local file; on the Hub, its own hash is taken
+    skip_nonfinite : leave out tokens whose row holds NaN or infinity, in the input or the judged matrix, and list them
         (`Scan.matrix.skipped`); by default such rows are refused
-    verified : a finished run of `verify` on this model, whose answers the tokens then have beside their grades
-    counts : a Parquet or CSV file of token counts, `id` and `count`, as `corpus` writes them: tokens then
-        have a `count`, and those that never occur may be the reference where nothing surer stands apart
-    device : "cuda" or "cuda:N" groups rows and compares black holes on a GPU, beside "mps" cores do; changes no result
-    progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and
-        checksum are read
+    verified : a finished run of `verify` on this model; its answers join the table of tokens
+    counts : a Parquet or CSV file of token counts, `id` and `count`, as `corpus` writes them: tokens get a `count`, and
+        those that never occur may be the reference where nothing surer stands apart
+    device : "cuda" or "cuda:N" groups rows and compares black holes on a GPU, without changing a result; with "mps" the
+        CPU does
+    progress : called with (bytes done, bytes in all) as pieces arrive from the Hub, then anew as rows and checksum are
+        read
     """
     opened = open_device(device)
     checkpoint = open_source(source, progress)
@@ -104,10 +101,7 @@ def scan(
         judged = judged_matrix(matrix)
         if skip_nonfinite:
             matrix, judged = finite_rows(matrix, judged)
-        n_bytes = 2 * matrix.words.nbytes + bytes_read(judged)  # census, steps; indicators
-        if judged is not matrix:
-            n_bytes += bytes_read(matrix) + judged.words.nbytes  # its indicators, the output's census
-        work.total = n_bytes + (size if checksum and isinstance(path, Path) else 0)
+        work.total = _bytes_of_rows(matrix, judged) + (size if checksum and isinstance(path, Path) else 0)
         work.report = progress
         if checksum and known != path:
             digest = pool.submit(sha256, path, work.advance)
@@ -128,9 +122,15 @@ def scan(
     return measures if verified is None else measures.with_verified(verified)
 
 
+def _bytes_of_rows(matrix: EmbeddingMatrix, judged: EmbeddingMatrix) -> int:
+    """Count the bytes that are read for the censuses, the steps and the indicators."""
+    only_output = 0 if judged is matrix else judged.words.nbytes + bytes_read(judged)
+    return 2 * matrix.words.nbytes + bytes_read(matrix) + only_output
+
+
 def _file_of(checkpoint: Source, tensor: str | None) -> Path | None:
-    """Return the local file of an embedding that is found without the tokenizer, as most are."""
-    with contextlib.suppress(DarkvocabError):  # who opens the matrix says why
+    """Return the local file of the embedding where that is known without the tokenizer, as it mostly is."""
+    with contextlib.suppress(DarkvocabError):  # opening the matrix raises it again
         path = find_embedding(checkpoint, tensor)[0].path
         return path if isinstance(path, Path) else None
     return None
@@ -138,7 +138,7 @@ def _file_of(checkpoint: Source, tensor: str | None) -> Path | None:
 
 @dataclass(kw_only=True)
 class _Measured:
-    """Measures of one matrix, and the scan that they make up."""
+    """Measures of one matrix, and the scan built of them."""
 
     matrix: EmbeddingMatrix
     judged: EmbeddingMatrix
@@ -149,7 +149,7 @@ class _Measured:
     advance: Advance
 
     def __post_init__(self) -> None:
-        """Read rows beside texts, whose search takes long where a tokenizer is slow."""
+        """Measure the rows in a thread while the vocabulary is searched, which may take long."""
         from ..measures.vocabulary import vocabulary
 
         words: Future[Vocabulary] = Future()
@@ -167,14 +167,14 @@ class _Measured:
         give_back()
 
     def _read_rows(self, words: Callable[[], Vocabulary]) -> None:
-        """Take all that needs rows; `words` is called when nothing else is left."""
+        """Take all measures of rows; `words` waits for the vocabulary, and is called last."""
         groups = self.matrix.groups(self.grid, bitwise=self.bitwise, device=self.device, progress=self.advance)
         self.census = Census(groups)
         self.near = None if self.matrix.quantised else neighbours(self.matrix, grid=self.grid, groups=groups)
         self.steps = self._steps()
         self.l_inf = self._distances()
         give_back()
-        import scipy.optimize  # noqa: F401  # takes long to import, and is needed when all else is done
+        import scipy.optimize  # noqa: F401  # which the judgement needs, imported while the vocabulary is searched
 
         self.judgement = judge(
             self.matrix,
@@ -188,8 +188,8 @@ class _Measured:
         self.norms = self.judgement.sides[0].indicators.norms
 
     def _distances(self) -> result.DistanceFacts | None:
-        """Compare one row of each black hole with all others; None where they are too many."""
-        if self.census.n_black_holes > MOST_COMPARED:
+        """Compare black holes with each other, one row of each; None for more than `MOST_HOLES_COMPARED`."""
+        if self.census.n_black_holes > MOST_HOLES_COMPARED:
             return None
         index = self.matrix.index(self.census.representatives, self.grid)
         spreads = None if self.device is None else compared(self.device, index, as_grid(self.grid))
@@ -202,10 +202,7 @@ class _Measured:
         return result.DistanceFacts(rows="black_holes", **lengths, max_steps=int(steps.max))
 
     def _steps(self) -> np.ndarray | None:
-        """Measure how far each row is from a black hole, in steps; without any, from the row that most tokens touch.
-
-        Returns None where neither exists.
-        """
+        """Measure each row's steps to the nearest black hole, else to the row that most tokens touch, if any do."""
         near = self.near
         targets = self.census.representatives[:MOST_TARGETS]
         if not len(targets) and near is not None and near.n_pairs:
@@ -216,6 +213,8 @@ class _Measured:
         matrix = self.matrix
         census = self.census
         judgement = self.judgement
+        norms = self.norms
+        percentiles = {f"p{q}": float(np.percentile(norms, q)) for q in (1, 5, 25, 50, 75, 95, 99)}
         return Scan(
             source=source,
             matrix=result.MatrixFacts(
@@ -230,7 +229,7 @@ class _Measured:
             ),
             census=_census_facts(census),
             n_beyond_tokenizer=matrix.n_beyond_tokenizer,
-            norms=_norm_facts(self.norms),
+            norms={"min": float(norms.min()), **percentiles, "max": float(norms.max()), "mean": float(norms.mean())},
             l_inf=self.l_inf,
             output=None
             if self.judged is matrix
@@ -270,9 +269,7 @@ class _Measured:
         return said[0] if said and said[0] in zero else None
 
     def _frame(self) -> pl.DataFrame:
-        """Tabulate every token: what it is, which rows it has and touches, its indicators, its score."""
-        import polars as pl
-
+        """Tabulate every token: its vocabulary entry, black hole, neighbours, indicators, score and grade."""
         labels = self.census.groups.labels
         near = self.near
         unknown = [None] * self.matrix.n_tokens
@@ -301,7 +298,7 @@ class _Measured:
         return self.words.frame().with_columns(id=pl.Series(self.matrix.token_ids)).hstack(pl.DataFrame(columns))
 
     def _padding(self) -> list[str]:
-        """Say how many rows the output matrix has that are no tokens of the input."""
+        """Return a note on the output matrix's rows beyond those of the input, if it has any."""
         if not (n := self.judged.n_tokens - self.matrix.n_tokens):
             return []
         facts = {"tensor": printable(self.judged.tensor), "n": n, "n_tokens": self.matrix.n_tokens}
@@ -309,7 +306,7 @@ class _Measured:
 
     def _copies(self) -> tuple[result.Copies, ...]:
         """List groups of trained tokens with equal rows, and pairs of trained rows that touch."""
-        if self.grid != self.matrix.grid.name:  # what rounding made equal is no copy
+        if self.grid != self.matrix.grid.name:  # rows that rounding made equal are no copies
             return ()
         groups = self.census.groups
         trained = self.judgement.grade < WEAK
@@ -329,11 +326,6 @@ def _census_facts(census: Census) -> result.CensusFacts:
     )
 
 
-def _norm_facts(norms: np.ndarray) -> dict[str, float]:
-    percentiles = {f"p{q}": float(np.percentile(norms, q)) for q in (1, 5, 25, 50, 75, 95, 99)}
-    return {"min": float(norms.min()), **percentiles, "max": float(norms.max()), "mean": float(norms.mean())}
-
-
 def _vocabulary_facts(words: Vocabulary, matrix: EmbeddingMatrix) -> result.VocabularyFacts | None:
     if words.model is None:
         return None
@@ -349,11 +341,11 @@ def _indicator_facts(judgement: Judgement) -> result.IndicatorFacts:
         matrix=judgement.judged.matrix.tensor,
         reference=_reference_facts(shown.reference),
         by=shown.by,
-        score=SENTENCES["score"].format(indicator=COLUMNS[shown.by][0]) if shown.by else None,
+        score=SENTENCES["score"].format(indicator=INDICATORS[shown.by][0]) if shown.by else None,
         threshold=shown.threshold,
         n_dark=int(dark.sum()),
         expected_false_positives=float(1 - judgement.score[dark].mean()) if dark.any() else None,
-        columns=tuple(result.ColumnFacts(name, *COLUMNS[name]) for name in shown.columns),
+        columns=tuple(result.ColumnFacts(name, *INDICATORS[name]) for name in shown.columns),
     )
 
 
@@ -393,10 +385,10 @@ def _side_facts(side: Side, n_tokens: int) -> result.SideFacts:
 
 
 def _proves(side: Side, near_zero: np.ndarray) -> str | None:
-    """Say what rows near zero prove of the training, by the grid that they are stored on.
+    """Return a sentence on what rows near zero prove of the training; None unless they are stored in bfloat16.
 
-    A step of decay multiplies a weight by 1 - lr * wd. Rounded to the nearest bfloat16 it is the same weight again
-    where lr * wd < 2^-9, half the smallest relative distance of two neighbours, as with any usual rate and decay.
+    A step of weight decay multiplies a weight by 1 - lr * wd. Rounded to the nearest bfloat16 the weight stays the same
+    where lr * wd < 2^-9, half the smallest relative distance of two neighbours, as it is with any usual rate and decay.
     """
     shrunk = near_zero[side.indicators.norms[near_zero] > 0]
     if side.matrix.stored != "bfloat16" or not len(shrunk):
@@ -405,9 +397,9 @@ def _proves(side: Side, near_zero: np.ndarray) -> str | None:
 
 
 def _n_never_emitted(matrix: EmbeddingMatrix, judgement: Judgement) -> int | None:
-    """Count the tokens whose logit another token of a lower id always equals; None without an output matrix.
+    """Count the tokens whose logit always equals that of a token with a lower id; None without an output matrix.
 
-    Equal output rows without a bias give equal logits, and the greedy choice takes the first. See Demeter et al.,
+    Equal output rows without a bias give equal logits, of which the greedy choice takes the first. See Demeter et al.,
     "Stolen Probability", and arXiv 2203.06462 for tokens that cannot win for other reasons.
     """
     if matrix.source is None or has_output_bias(matrix.source) or matrix.unembedding() is None:
@@ -440,7 +432,7 @@ def _largest_two(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.linalg.eigh(gram)
     from scipy.sparse.linalg import eigsh
 
-    start = np.random.default_rng(0).normal(size=len(gram))  # by itself it begins at random
+    start = np.random.default_rng(0).normal(size=len(gram))  # else eigsh draws its own
     return eigsh(gram, k=2, v0=start)
 
 
@@ -456,6 +448,6 @@ def _mapped(near: Neighbours, matrix: EmbeddingMatrix) -> tuple[tuple[int, float
         return None
     values, vectors = _largest_two(differing @ differing.T)
     places = vectors[:, [-1, -2]] * np.sqrt(np.maximum(values[[-1, -2]], 0))
-    places *= np.where(places[np.abs(places).argmax(0), [0, 1]] < 0, -1, 1)  # a sign is no finding: make it the same
+    places *= np.where(places[np.abs(places).argmax(0), [0, 1]] < 0, -1, 1)  # an axis's sign is arbitrary: fix it
     ids = matrix.token_ids[tokens].tolist()
     return tuple((token, x, y) for token, (x, y) in zip(ids, places.tolist(), strict=True))

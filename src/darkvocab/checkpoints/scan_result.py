@@ -13,7 +13,6 @@ from jaxtyping import Int64
 
 from ..errors import InvalidInput
 from ..measures.dark import GRADES, surest_first
-from ..measures.verdict import judge
 from ..runs.folder import read_manifest
 from ..runs.records import read_records, reading, write_csv
 from ..text import Shown, plain
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
     from ..measures.vocabulary import Difference
 
 SCHEMA_VERSION = 3
-WHICH = ("dark", "weak", "graded", "all")
+WHICH = {"dark": ["untrained"], "weak": ["weak"], "graded": ["untrained", "weak"], "all": list(GRADES)}  # grades
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFacts:
-    """The file that the rows were read from."""
+    """File that the rows were read from."""
 
     asked: str  # as the caller named it
     path: str
@@ -41,7 +40,7 @@ class SourceFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixFacts:
-    """The input embedding, and what the output matrix is to it."""
+    """Input embedding, and its relation to the output matrix."""
 
     n_tokens: int  # rows that the scan is about
     hidden_dim: int
@@ -55,8 +54,8 @@ class MatrixFacts:
     tied: bool
     padding_token: int | None  # the config's pad_token_id, where its row is zero
     tying: Tying
-    notes: tuple[str, ...] = ()  # what else of the checkpoint holds rows of tokens, and what was not applied
-    skipped: tuple[int, ...] = ()  # tokens that were left out, as their rows hold NaN or infinity
+    notes: tuple[str, ...] = ()  # on other tensors with rows of tokens, and on what was not applied
+    skipped: tuple[int, ...] = ()  # tokens that were left out because their rows hold NaN or infinity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ class CensusFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class DistanceFacts:
-    """L-infinity distances among one row of each black hole; None for one beyond float32."""
+    """L-infinity distances between black holes, one row of each; None for one beyond float32."""
 
     rows: str  # "black_holes"
     max: float | None  # weight units
@@ -83,7 +82,7 @@ class DistanceFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFacts:
-    """Census of the output matrix, where that is another one and was judged."""
+    """Census of an output matrix of its own, where that was judged."""
 
     tensor: str
     census: CensusFacts
@@ -91,31 +90,31 @@ class OutputFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyFacts:
-    """The tokenizer, and how many tokens of each category there are."""
+    """Tokenizer, and number of tokens of each category."""
 
     tokenizer: str
     model: str
     n_texts: int
     n_texts_beyond_matrix: int
     categories: Mapping[str, int]
-    search: str  # what was encoded, in a sentence
-    runtime: str | None  # the library that encoded, and for which the categories hold
-    differs: tuple[Difference, ...] = ()  # other tokenizers that apply, and the tokens that they treat otherwise
+    search: str  # a sentence on the texts that were encoded
+    runtime: str | None  # the library that encoded; the categories hold for it
+    differs: tuple[Difference, ...] = ()  # other tokenizers that apply, and the tokens that they treat differently
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceFacts:
-    """The rows that were taken as never trained."""
+    """Rows that were taken as never trained."""
 
     kind: str
     n: int
     n_left_out: int
-    how: str
+    how: str  # a sentence; this key of the JSON keeps its name
 
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """An indicator in the table of tokens."""
+    """Indicator in the table of tokens."""
 
     name: str
     title: str
@@ -124,12 +123,12 @@ class ColumnFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class IndicatorFacts:
-    """Judgement of the tokens, and how many are dark."""
+    """Score of the tokens, and number of dark ones."""
 
     matrix: str
     reference: ReferenceFacts
-    by: str | None  # the indicator that the score is made of
-    score: str | None  # what the score is, in a sentence
+    by: str | None  # the indicator that the score is computed from
+    score: str | None  # a sentence on its meaning
     threshold: float | None
     n_dark: int
     expected_false_positives: float | None  # share of the dark tokens
@@ -138,25 +137,25 @@ class IndicatorFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class SideFacts:
-    """Grades by one matrix, and where its weak tokens lie."""
+    """Grades by one matrix, and the distances of its weak tokens."""
 
     side: str  # "input" or "output"; "both" where the two are one
     matrix: str
     reference: str  # kind of the rows that were taken as never trained; "none"
-    by: str | None  # the indicator that weak tokens are told by
+    by: str | None  # the indicator by which tokens are weak
     n_untrained: int
     n_weak: int
-    near_zero: tuple[int, ...]  # untrained tokens whose rows a gap of orders of magnitude parts from all others
-    proves: str | None  # what rows so near zero prove of the training
+    near_zero: tuple[int, ...]  # untrained tokens whose rows are orders of magnitude shorter than all others
+    proves: str | None  # a sentence on what such rows prove of the training
     weak_up_to: float | None  # the largest distance of a weak token to the reference
     weak_expected_false: float | None  # share of the weak tokens that are trained ones of the lower tail, at most
     weak_missed: float | None  # weak tokens among those called trained, at least
-    says: str  # what is weak, or why none is, in a sentence
+    says: str  # a sentence on the weak tokens, or why there are none
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradeFacts:
-    """Number of tokens of each grade; of an untied model the worse of the two sides counts."""
+    """Number of tokens of each grade; in an untied model the worse of a token's two grades counts."""
 
     n_untrained: int
     n_weak: int
@@ -166,17 +165,17 @@ class GradeFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
-    """Trained tokens with one row, or rows that touch: copies of one that was trained."""
+    """Trained tokens with the same row, or with rows that touch: copies of a trained row."""
 
     token_ids: tuple[int, ...]
     tokens: tuple[str | None, ...]
-    equal: bool  # else they are no more than one grid step apart in every coordinate
+    equal: bool  # else at most one grid step apart in every coordinate
     norm: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterFacts:
-    """The black holes' cluster among touching rows."""
+    """Cluster of touching rows around the black holes."""
 
     n_tokens: int
     n_core: int
@@ -187,14 +186,14 @@ class ClusterFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class NeighbourFacts:
-    """Numbers and edges of the graph of touching rows."""
+    """Graph of touching rows: numbers and edges."""
 
     touching: str
     n_pairs: int
     n_components: int
     degrees: tuple[tuple[int, int, int], ...]  # degree, rows, tokens
     cluster: ClusterFacts
-    edges: tuple[tuple[int, int], ...] | None  # first tokens of rows that touch; None where they are too many
+    edges: tuple[tuple[int, int], ...] | None  # first tokens of rows that touch; None for too many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,29 +208,26 @@ class BlackHole:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scan(Shown):
-    """Facts of a checkpoint's embedding, and a table with a row for every token.
-
-    `docs/files.md` has the keys of `to_json` and the columns of `tokens`.
-    """
+    """Facts of a checkpoint's embedding, and a table of all tokens; `docs/files.md` has the keys and columns."""
 
     source: SourceFacts
     matrix: MatrixFacts
     census: CensusFacts
     n_beyond_tokenizer: int | None  # rows whose id no text has; None without a tokenizer
     norms: Mapping[str, float]  # Euclidean, of all rows, weight units: min, p1, p5, ..., p99, max, mean
-    l_inf: DistanceFacts | None  # None where there are too many black holes to compare all with all
+    l_inf: DistanceFacts | None  # None where there are too many black holes to compare all pairs
     output: OutputFacts | None  # None where the input matrix was judged
     vocabulary: VocabularyFacts | None  # None without a tokenizer
     template_tokens: tuple[int, ...] | None  # special tokens that the chat template names; None without a template
     indicators: IndicatorFacts
     grades: GradeFacts
-    n_never_emitted: int | None  # tokens that greedy decoding can never emit; None where no output matrix is known
+    n_never_emitted: int | None  # tokens that greedy decoding cannot emit; None without a known output matrix
     copies: tuple[Copies, ...]  # by their first token
     neighbours: NeighbourFacts | None  # None for a quantised matrix
     black_holes: tuple[BlackHole, ...]  # most populous first
     tokens: pl.DataFrame  # by id
-    verified: Mapping[str, Any] | None = None  # facts of a run of `verify`, where one was given
-    counted: Mapping[str, Any] | None = None  # of the counts of a corpus, as `measures.counts.never`, where given
+    verified: Mapping[str, Any] | None = None  # facts of a run of `verify`
+    counted: Mapping[str, Any] | None = None  # facts of the counts of a corpus, as `measures.counts.never`
 
     @cached_property
     def order(self) -> Int64[np.ndarray, " n_tokens"]:
@@ -248,16 +244,12 @@ class Scan(Shown):
         return np.argsort(self.order)
 
     def listed(self, tokens: str) -> pl.DataFrame:
-        """Return the "dark", "weak" or "graded" tokens (both), the surest first; or "all", by id.
-
-        Raises as `check_which`.
-        """
+        """Return the "dark", "weak" or "graded" tokens (both), the surest first, or "all", by id. See `check_which`."""
         check_which(tokens)
-        grades = {"dark": ("untrained",), "weak": ("weak",), "graded": ("untrained", "weak")}
         if tokens == "all":
             return self.tokens
         surest = self.tokens[self.order]
-        return surest.filter(surest["grade"].is_in(grades[tokens]))
+        return surest.filter(surest["grade"].is_in(WHICH[tokens]))
 
     def to_json(self, tokens: str | None = None) -> dict[str, Any]:
         """Return the scan as JSON-ready data, with the tokens of `listed` where they are asked for."""
@@ -274,11 +266,14 @@ class Scan(Shown):
 
         Raises as `read_records`; InvalidInput for another run, or where the model's file has another SHA-256.
         """
+        from ..measures.verdict import judge
+
         manifest = read_manifest(Path(folder))
         if manifest.get("experiment") != "verify":
             raise InvalidInput(f"{folder} holds a run of {manifest.get('experiment')}; give one of `darkvocab verify`")
         with reading(Path(folder) / "manifest.json", "the manifest of a run of verify"):
-            source, theirs = manifest["inputs"][0]["source"], str(manifest["inputs"][0]["sha256"])
+            source = manifest["inputs"][0]["source"]
+            theirs = str(manifest["inputs"][0]["sha256"])
         if self.source.sha256 not in (None, theirs):
             hashes = f"sha256 {theirs[:12]}, not {str(self.source.sha256)[:12]}"
             raise InvalidInput(f"{folder} verified the tokens of another file, {source} ({hashes})")
@@ -292,10 +287,10 @@ class Scan(Shown):
         return replace(self, verified=facts, tokens=tokens)
 
     def write_tokens(self, path: str | Path, tokens: str | None = None) -> None:
-        """Write tokens as CSV; raises as `check_which` and `runs.records.write_csv`.
+        """Write tokens as CSV: those of `listed`, with all their columns; by default those in black holes.
 
-        Those asked for ("dark", "weak", "graded", "all") with all that is known of each; by default those in black
-        holes: black_hole (1 is the largest), population, token_id, token.
+        The columns of these: black_hole (1 is the largest), population, token_id, token. Raises as `check_which` and
+        `runs.records.write_csv`.
         """
         if tokens is None:
             inside = self.tokens.filter(self.tokens["black_hole"].is_not_null()).sort("black_hole", "id")
@@ -319,6 +314,6 @@ class Scan(Shown):
 
 
 def check_which(tokens: str | None) -> None:
-    """Raise InvalidInput where this is a word that names no tokens."""
+    """Raise InvalidInput for a word that `Scan.listed` does not take."""
     if tokens not in (None, *WHICH):
         raise InvalidInput(f"unknown tokens {tokens!r}; choose one of {', '.join(WHICH)}")

@@ -1,4 +1,4 @@
-"""Selection: the tokens that a text such as `5,10-20,@ids.json,black-holes` names."""
+"""Select tokens by a text such as `5,10-20,@ids.json,black-holes`."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,31 +16,31 @@ from ..sources import read_json
 from .scan_result import WHICH, Scan
 
 GRADED = {"dark": UNTRAINED, "weak": WEAK}
-NAMED = ("black-holes", "beyond-tokenizer", *GRADED)
+TOKEN_SETS = ("black-holes", "beyond-tokenizer", *GRADED)
 
 
 def asked_for(asked: str | Iterable[int], scan: Scan) -> Int64[np.ndarray, " k"]:
-    """Return the token ids that are asked for, ascending: of grades as `Scan.listed` has them, or as `select`."""
-    if asked in WHICH:
-        return scan.listed(str(asked))["id"].sort().to_numpy()
+    """Return the token ids asked for, ascending: by a word of `Scan.listed`, or as `select`."""
+    if isinstance(asked, str) and asked in WHICH:
+        return scan.listed(asked)["id"].sort().to_numpy()
     return select(asked, EmbeddingMatrix.open(scan.source.asked), ["either"])["either"]
 
 
 def select(
     asked: str | Iterable[int], matrix: EmbeddingMatrix, sides: Sequence[str], n_tokens: int | None = None
 ) -> dict[str, Int64[np.ndarray, " k"]]:
-    """Return the token ids that are asked for, ascending, each once, by the names of sides, all from one judgement.
+    """Return the token ids asked for, ascending, each once, for each side, all by one judgement.
 
-    Raises InvalidInput where what is asked is none of these, or an id is beyond the tokens there are; MissingFile or
-    CorruptFile for a file of ids that is missing, or holds something else.
+    Raises InvalidInput for a text that cannot be read so, or an id beyond the tokens; MissingFile or CorruptFile for a
+    file of ids that is missing, or holds something else.
 
     Parameters
     ----------
-    asked : ids; or a text with ids, ranges (10-20 has both its ends), files of ids (@FILE.json) and the names of
-        `NAMED`, with commas between
-    sides : dark and weak tokens of "input" and "output" are those of that matrix, of an untied model; of any other
-        side those of either matrix
-    n_tokens : that there are; by default the matrix's
+    asked : ids; or a text with ids, ranges (10-20, both included), files of ids (@FILE.json) and names of
+        `TOKEN_SETS`, between commas
+    sides : the keys of the result. For "input" and "output" of an untied model, dark and weak tokens are those of that
+        matrix; for any other name those of either matrix
+    n_tokens : ids are below it; by default the matrix's number of tokens
     """
     n = matrix.n_tokens if n_tokens is None else n_tokens
     if not isinstance(asked, str):
@@ -69,7 +69,7 @@ def _part(part: str, matrix: EmbeddingMatrix, n: int) -> np.ndarray:
         return _checked(_read_ids(Path(part[1:])), n, part[1:])
     ends = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
     if not ends:
-        known = f"ids, ranges like 10-20, @FILE.json, {', '.join(NAMED)}, with commas between"
+        known = f"ids, ranges like 10-20, @FILE.json, {', '.join(TOKEN_SETS)}, with commas between"
         raise InvalidInput(f"cannot read {part!r} as tokens; choose {known}")
     first = int(ends[1])
     last = int(ends[2] or ends[1])
@@ -90,9 +90,9 @@ def _checked(ids: Iterable[Any], n: int, where: str) -> np.ndarray:
 
 
 def _read_ids(path: Path) -> list[Any]:
-    """Read ids from a JSON file: a list of them, or an object that has such a list as `tokens`.
+    """Read ids from a JSON file: a list, or an object that has one as `tokens`.
 
-    Each is bare, in a list of its own (as in `bad_words_ids`), or the `id` of an object.
+    An item is an id, a list of one id (as in `bad_words_ids`), or an object with an `id`.
     """
     held = read_json(path)
     listed = held.get("tokens") if isinstance(held, dict) else held

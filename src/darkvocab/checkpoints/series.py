@@ -1,4 +1,4 @@
-"""Series: the checkpoints of one model measured in order, and black holes and rows followed from each to the next."""
+"""Measure the checkpoints of one model in order, and follow black holes and rows from each to the next."""
 
 import hashlib
 import re
@@ -14,14 +14,14 @@ import polars as pl
 from jaxtyping import Int64
 
 from ..embedding.find import find_embedding
-from ..embedding.history import FILE
+from ..embedding.history import HISTORY_FILE
 from ..embedding.matrix import EmbeddingMatrix
 from ..embedding.scales import find_companions
 from ..errors import CorruptFile, InvalidInput, MissingFile
 from ..landing import write_json
 from ..measures.census import Census
 from ..measures.distances import displacements
-from ..measures.tracking import BIRTH, GAIN, KINDS, LOSE, MERGE, SPLIT, START, VANISH, Event, follow
+from ..measures.tracking import BIRTH, EVENT_KINDS, GAIN, LOSE, MERGE, SPLIT, START, VANISH, Event, follow
 from ..numerics import as_grid
 from ..numerics.grouping import Groups, chunks, members_of
 from ..progress import Report
@@ -31,8 +31,8 @@ from ..sources import READERS, WEIGHTS, open_source, revisions
 from ..text import Shown, listed, printable
 
 SCHEMA_VERSION = 1
-LAST = "main"  # a branch that goes on where the others stop
-FILES = "checkpoints.parquet checkpoints.csv events.parquet black_holes.parquet tokens.parquet series.json".split()
+LAST = "main"  # the branch that goes on where the others stop
+OUTPUTS = "checkpoints.parquet checkpoints.csv events.parquet black_holes.parquet tokens.parquet series.json".split()
 
 
 def naturally(name: str) -> list[int | str]:
@@ -50,10 +50,10 @@ def naturally(name: str) -> list[int | str]:
 def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) -> list[tuple[str, str | Path]]:
     """Return names and sources of the checkpoints of a series, in order.
 
-    Several sources: these. One: the branches and tags of a model on the Hub (`main` last), or the checkpoints in a
-    folder: its model folders, else its files; sorted by name, numbers as numbers, and of these only those that match
-    one of the patterns, joined by commas: `step*`. Raises MissingFile where none matches, InvalidInput where one source
-    is a single checkpoint or a pattern is for several; else as `open_source`.
+    Several sources are taken as they are. One is a model on the Hub, for its branches and tags (`main` last), or a
+    folder, for its model folders, else its files: sorted by name, numbers as numbers, and only those that match one of
+    the patterns between commas, such as `step*`. Raises MissingFile where none matches, InvalidInput for a source that
+    is one checkpoint, or a pattern for several; otherwise as `open_source`.
     """
     if len(sources) != 1:
         if not sources or pattern is not None:
@@ -74,29 +74,30 @@ def find_checkpoints(sources: Sequence[str | Path], pattern: str | None = None) 
 def _on_hub(source: str | Path) -> Mapping[str, str | Path]:
     names = revisions(source) if isinstance(source, str) else None
     if names is None:
-        open_source(source)  # what is wrong with it, if anything is
+        open_source(source)  # raises for a source that cannot be opened
         raise InvalidInput(f"{source} is one checkpoint; give several, a folder of them, or org/name on the Hub")
     return names
 
 
 def _in_folder(folder: Path) -> Mapping[str, str | Path]:
-    """Return the model folders of a folder; where it has none, its files of weights."""
+    """Return the model folders of a folder; without any, its files of weights."""
     items = list(folder.iterdir())
     models = {item.name: item for item in items if any((item / name).is_file() for name in WEIGHTS)}
     if not models and any((folder / name).is_file() for name in WEIGHTS):
-        hint = f"; a training's history is measured by: darkvocab evolve {folder}" if (folder / FILE).is_file() else ""
+        is_run = (folder / HISTORY_FILE).is_file()
+        hint = f"; a training's history is measured by: darkvocab evolve {folder}" if is_run else ""
         raise InvalidInput(f"{folder} is one model folder; give several, or the folder that they lie in{hint}")
     return models or {item.name: item for item in items if item.suffix in (*READERS, ".gguf") and item.is_file()}
 
 
-CHUNK_BYTES = 1 << 24  # of rows that are hashed at a time
+HASHED_BYTES = 1 << 24  # of rows that are hashed at a time
 CheckpointRecord, SeriesEvent, HoleRecord, SeriesToken = record_types(Path(__file__).with_suffix(".toml"), __name__)
-COUNTED = {BIRTH: "n_born", SPLIT: "n_split", MERGE: "n_merged", VANISH: "n_vanished", GAIN: "n_gained", LOSE: "n_lost"}
-CHANGED = ("n_moved", "n_equal", "mean_move_l_inf_steps", "max_move_l_inf_steps", *COUNTED.values())
+TALLIES = {BIRTH: "n_born", SPLIT: "n_split", MERGE: "n_merged", VANISH: "n_vanished", GAIN: "n_gained", LOSE: "n_lost"}
+CHANGED = ("n_moved", "n_equal", "mean_move_l_inf_steps", "max_move_l_inf_steps", *TALLIES.values())
 
 
 class Measured(NamedTuple):
-    """A measured checkpoint, which the next is compared with."""
+    """Measured checkpoint, with which the next is compared."""
 
     matrix: EmbeddingMatrix
     groups: Groups
@@ -105,23 +106,23 @@ class Measured(NamedTuple):
 
 def _sha256(words: np.ndarray) -> str:
     digest = hashlib.sha256()
-    for rows in chunks(words, CHUNK_BYTES):
+    for rows in chunks(words, HASHED_BYTES):
         digest.update(np.ascontiguousarray(words[rows]).data)
     return digest.hexdigest()
 
 
 class Course:
-    """Follow black holes and rows through the checkpoints, two of which are in memory at a time."""
+    """Black holes and rows, followed through the checkpoints, with two matrices in memory at a time."""
 
     def __init__(self, grid: str | None) -> None:
         self.grid = grid
         self.records: list[Any] = []  # of `CheckpointRecord`
         self.events: list[Any] = []  # of `SeriesEvent`
         self.last: Measured | None = None
-        self.holes = self.n_changes = self.changed = np.zeros(0, np.int64)  # of each token; last the checkpoint
+        self.holes = self.n_changes = self.changed = np.zeros(0, np.int64)  # of each token; the last, its checkpoint
         self._fresh = 1  # number of the next new black hole
-        self._first: dict[tuple[Any, ...], str] = {}  # checkpoint, by the identity of its words
-        self._known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # identity of words, by their place in a file
+        self._first: dict[tuple[Any, ...], str] = {}  # name of the first checkpoint by the identity of its words
+        self._known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # identity of words by their place in a file
 
     def take(self, name: str, matrix: EmbeddingMatrix) -> None:
         """Measure the next checkpoint, and what changed since the one before."""
@@ -162,7 +163,7 @@ class Course:
         self.last = Measured(matrix=matrix, groups=groups, identity=identity)
 
     def _identity(self, matrix: EmbeddingMatrix) -> tuple[Any, ...]:
-        """Return what is equal where words and scales are; those of a file whose hash is known are not read again."""
+        """Return a key of words and scales; those in a file of a known hash are not read again."""
         tensor = matrix.held
         assert tensor is not None
         assert matrix.source is not None
@@ -184,7 +185,7 @@ class Course:
             raise type(error)(f"{name}: {error}") from None
 
     def _begin(self, groups: Groups) -> list[Event]:
-        """Number the black holes of a first checkpoint, or of one that cannot be compared with the one before."""
+        """Number the black holes of the first checkpoint, or of one that cannot be compared with the last."""
         n = len(groups.labels)
         self.holes, births, self._fresh = follow(np.zeros(n, np.int64), groups, self._fresh)
         self.n_changes = np.zeros(n, np.int64)
@@ -192,7 +193,7 @@ class Course:
         return [replace(event, kind=START) for event in births]
 
     def _follow(self, groups: Groups, moved: Int64[np.ndarray, " n"]) -> list[Event]:
-        """Follow black holes and rows from the checkpoint before; `moved` is how many steps each row moved."""
+        """Follow black holes and rows from the last checkpoint; `moved` has the steps that each row moved."""
         if not moved.any():
             return []
         self.holes, events, self._fresh = follow(self.holes, groups, self._fresh)
@@ -202,7 +203,7 @@ class Course:
 
 
 def _changes(moved: Int64[np.ndarray, " n"] | None, events: list[Event]) -> dict[str, Any]:
-    """Return the columns of a record on what changed, null where nothing was compared."""
+    """Return the columns of a record on changes, null where nothing was compared."""
     if moved is None:
         return dict.fromkeys(CHANGED)
     kinds = Counter(event.kind for event in events)
@@ -212,12 +213,12 @@ def _changes(moved: Int64[np.ndarray, " n"] | None, events: list[Event]) -> dict
         "n_equal": len(moved) - n_moved,
         "mean_move_l_inf_steps": float(moved.mean()),
         "max_move_l_inf_steps": int(moved.max()),
-        **{column: kinds[kind] for kind, column in COUNTED.items()},
+        **{column: kinds[kind] for kind, column in TALLIES.items()},
     }
 
 
 def _why_not(before: Any, matrix: EmbeddingMatrix, grid: str) -> str | None:
-    """Say why a checkpoint cannot be compared row by row with the one before; None where it can."""
+    """Return why a checkpoint cannot be compared with the last row by row; None if it can."""
     if (before.n_tokens, before.hidden_dim) != (matrix.n_tokens, matrix.dim):
         theirs = f"{before.name} has {before.n_tokens:,} x {before.hidden_dim:,}"
         return f"{matrix.n_tokens:,} tokens x {matrix.dim:,}, but {theirs}: the series begins anew"
@@ -229,7 +230,7 @@ def _why_not(before: Any, matrix: EmbeddingMatrix, grid: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Series(Shown):
-    """A measured series: records as polars frames, and their summary as a JSON-ready dict."""
+    """Measured series: records as polars frames, and a JSON-ready summary."""
 
     checkpoints: pl.DataFrame  # of `CheckpointRecord`
     events: pl.DataFrame  # of `SeriesEvent`
@@ -238,8 +239,8 @@ class Series(Shown):
     summary: dict[str, Any]
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write `FILES`, each whole or not, `series.json` last; raises as `check_folder` and `write_whole`."""
-        paths = take_folder(folder, FILES)
+        """Write `OUTPUTS`, each whole or not, `series.json` last; raises as `check_folder` and `write_whole`."""
+        paths = take_folder(folder, OUTPUTS)
         write_frames(paths[0], CheckpointRecord, [self.checkpoints])
         write_csv(paths[1], self.checkpoints)
         write_frames(paths[2], SeriesEvent, [self.events])
@@ -258,18 +259,18 @@ def series(
     out: str | Path | None = None,
     progress: Report | None = None,
 ) -> Series:
-    """Measure the checkpoints of one model in order: their censuses, and what changed from each to the next.
+    """Measure the checkpoints of one model in order: their censuses, and the changes from each to the next.
 
-    Two matrices are in memory at a time. Of a file on the Hub that has the same hash as an earlier one nothing is read.
-    Sources and `revisions` are as `find_checkpoints` takes them, `tensor` and `tokenizer` (the last checkpoint's) as
-    `EmbeddingMatrix.open`. Every checkpoint is rounded to `grid` first; `out` is a folder to write to (`Series.write`).
-    `progress` is called with (bytes done, bytes in all). Raises as these, and as `EmbeddingMatrix.groups`.
+    A file on the Hub with the hash of an earlier one is not read again. Sources and `revisions` are as in
+    `find_checkpoints`, `tensor` and `tokenizer` (of the last checkpoint) as in `EmbeddingMatrix.open`. Every checkpoint
+    is rounded to `grid` first; `out` is a folder for `Series.write`. `progress` is called with (bytes done, bytes in
+    all). Raises as these, and as `EmbeddingMatrix.groups`.
     """
     if out is not None:
-        check_folder(Path(out), FILES)
+        check_folder(Path(out), OUTPUTS)
     named = find_checkpoints(sources, revisions)
     course = Course(grid)
-    size = done = 0  # bytes of an embedding, once one is known, and of those that are measured
+    size = done = 0  # bytes of an embedding, once known, and of those measured
 
     def transferred(now: int, _: int) -> None:
         if progress and size:
@@ -336,7 +337,7 @@ def _summary(course: Course) -> dict[str, Any]:
         "n_distinct": len(same),
         "identical": [group for group in same.values() if len(group) > 1],
         "not_compared": {record.name: record.not_compared for record in course.records if record.not_compared},
-        "events": {kind: kinds[kind] for kind in KINDS if kinds[kind]},
+        "events": {kind: kinds[kind] for kind in EVENT_KINDS if kinds[kind]},
         "n_tokens": len(course.holes),
         "n_never_moved": int((course.n_changes == 0).sum()),
         "frozen_since": [{"name": record.name, "n_tokens": n} for record, n in frozen if n],

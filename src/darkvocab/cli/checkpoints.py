@@ -134,7 +134,7 @@ def verify(source: str, out: Path | None, show: int, as_json: bool, **settings: 
 def corpus(
     files: list[str], out: Path | None, show: int, csv: Path | None, fail_on: str | None, as_json: bool, **settings: Any
 ) -> None:
-    from ..measures.counts import COUNTS, FATAL
+    from ..measures.counts import COUNTS_FILE, FATAL
     from ..runs.records import write_csv
 
     fatal = [one_of(kind, "kind of token", FATAL) for kind in fail_on.split(",")] if fail_on else []
@@ -145,7 +145,7 @@ def corpus(
         write_csv(csv, counts.occurring(), *files)
     put(as_json, reports.print_counts, counts, show, data=counts.to_json)
     if out is not None:
-        say(f"counts of all tokens: {out / COUNTS}, which `darkvocab scan --counts` takes")
+        say(f"counts of all tokens: {out / COUNTS_FILE}, which `darkvocab scan --counts` takes")
     if any(counts.kinds()[kind]["n_occurring"] for kind in fatal):
         raise typer.Exit(shell.FINDINGS)
 

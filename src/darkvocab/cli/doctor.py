@@ -19,23 +19,21 @@ from .shell import app, processor, put
 
 @app.command()
 def doctor(as_json: bool) -> None:
+    from ..gpu.device import torch_device
     from ..reports.document import printer
 
-    extras = {extra: {"for": what, "packages": _packages(extra)} for extra, what in TEXTS["extras"].items()}
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    machine = {"python": platform.python_version(), "system": system, "processor": processor()}
-    report: dict[str, Any] = {
-        "darkvocab": darkvocab.__version__,
-        **machine,
-        "device": _device(),
-        "broken": None,
-        "caches": {},
-    }
-    report |= {"packages": _packages(""), "extras": extras}
+    report: dict[str, Any] = {"darkvocab": darkvocab.__version__, "python": platform.python_version()}
+    report |= {"system": system, "processor": processor(), "device": "cpu", "broken": None, "caches": {}}
+    for device in ("mps", "cuda"):
+        with suppress(DarkvocabError, OSError):  # OSError: a library of torch's is broken
+            report["device"] = str(torch_device(device))
     try:
         report["caches"] = _caches()
-    except (ImportError, OSError) as error:  # OSError: of a shared library
+    except (ImportError, OSError) as error:
         report["broken"] = str(error)
+    report["packages"] = _packages("")
+    report["extras"] = {name: {"for": what, "packages": _packages(name)} for name, what in TEXTS["extras"].items()}
     put(as_json, printer("doctor"), report)
     if report["broken"] or not all(package["fits"] for package in report["packages"]):
         raise typer.Exit(shell.FINDINGS)
@@ -53,16 +51,6 @@ def _packages(extra: str) -> list[dict[str, Any]]:
             fits = version is not None and needed.specifier.contains(version, prereleases=True)
             packages.append({"name": needed.name, "needs": str(needed.specifier), "version": version, "fits": fits})
     return packages
-
-
-def _device() -> str:
-    """Return the device that torch offers: cuda or mps, else cpu."""
-    from ..gpu.device import torch_device
-
-    for name in ("cuda", "mps"):
-        with suppress(DarkvocabError, OSError):
-            return str(torch_device(name))
-    return "cpu"
 
 
 def _caches() -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Counting: the tokens of one piece of a corpus, and where those that are sought stand."""
+"""Count the tokens of one piece of a corpus, and list the places of sought ones."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,53 +15,55 @@ from ..sources import open_source
 from ..sources.tokenizer import Tokenizer, tokenizer_of
 from .documents import Span, Templated, Text, template_of, texts_of
 
-TOGETHER, CHARACTERS = 4096, 1 << 18  # texts that are encoded at a time, or characters
-AROUND = 12  # tokens that are kept before and behind a place
+BATCH_TEXTS = 4096  # most that are encoded at a time
+BATCH_CHARACTERS = 1 << 18  # from which a batch is full
+AROUND = 12  # tokens that are kept before and after a place
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counting:
-    """Settings of a count: the field of records, whose tokenizer, and which tokens are looked for."""
+    """Settings of a count: the model, the sought tokens, and the field of records."""
 
     source: str
     n_tokens: int  # of the model
     sought: tuple[int, ...]
     field: str
-    report: Callable[[int], None] | None = None  # called with the bytes read of a file that is one piece
+    report: Callable[[int], None] | None = None  # called with the bytes read, if a file is one piece
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the source; MissingFile without one."""
+        """Tokenizer of the source; MissingFile without one."""
         if tokenizer := tokenizer_of(open_source(self.source)):
             return tokenizer
         raise MissingFile(f"there is no tokenizer beside {self.source}, by which texts would become tokens")
 
     @cached_property
     def templated(self) -> Templated:
-        """The text of the messages of a chat, as `template_of`."""
+        """Function from messages of a chat to text, of `template_of`."""
         return template_of(open_source(self.source), self.tokenizer.texts)
 
     @cached_property
     def bytes_of(self) -> dict[int, bytes]:
-        """Bytes of each token; with a space where a word begins, where a mark tells pieces within words."""
-        pieces, mark = self.tokenizer.pieces, self.tokenizer.spelling.before
+        """Bytes of each token, after a space where a word begins if pieces within words are marked."""
+        pieces = self.tokenizer.pieces
+        mark = self.tokenizer.spelling.before
         spaced = (b" " * bool(mark and not name.startswith(mark)) for name in pieces.name)
         return {token: space + data for token, space, data in zip(pieces.token, spaced, pieces.data, strict=True)}
 
     @cached_property
     def line_ends(self) -> np.ndarray:
-        """Line ends in each token; all 0 where the tokenizer takes them for spaces."""
+        """Number of line ends in each token; all 0 if the tokenizer treats them as spaces."""
         return np.array([self.bytes_of.get(token, b"").count(b"\n") for token in range(self.n_tokens)])
 
     def batches(self, spans: list[Span], tally: Counter[str]) -> Iterator[list[Text]]:
-        """Yield the texts of a piece, as many as are encoded at a time."""
+        """Yield the texts of a piece in batches that are encoded at a time."""
         batch: list[Text] = []
         size = 0
         for span in spans:
             for text in texts_of(span, self.field, self.templated, tally, by_line=not self.line_ends.any()):
                 batch.append(text)
                 size += len(text[0])
-                if size >= CHARACTERS or len(batch) == TOGETHER:
+                if size >= BATCH_CHARACTERS or len(batch) == BATCH_TEXTS:
                     yield batch
                     batch = []
                     size = 0
@@ -69,14 +71,14 @@ class Counting:
             yield batch
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what a worker finds anew."""
+        """Leave out what a worker computes anew."""
         return {name: getattr(self, name) for name in ("source", "n_tokens", "sought", "field")}
 
 
 def count(counting: Counting, spans: list[Span]) -> tuple[Counter[str], np.ndarray, Places]:
-    """Count the tokens of one piece: what was read; how often each token occurs, and in how many texts; places.
+    """Count the tokens of one piece: return totals; occurrences of each token, and texts with it; places.
 
-    Texts are encoded in a thread for each core, a few batches ahead. Raises as `texts_of`; InvalidInput for a token
+    Texts are encoded in one thread per core, a few batches ahead. Raises as `texts_of`, and InvalidInput for a token
     beyond the rows of the model.
     """
     tally = Counter(n_pieces=1, n_files=sum(not one.begin for one in spans), n_bytes=sum(one.n_bytes for one in spans))
@@ -93,7 +95,7 @@ def count(counting: Counting, spans: list[Span]) -> tuple[Counter[str], np.ndarr
 
 
 def _encoded(counting: Counting, batch: list[Text]) -> tuple[int, np.ndarray, Places]:
-    """Encode texts: return how many; how often each token occurs, and in how many of them; places of those sought."""
+    """Encode texts: return their number; occurrences of each token, and texts with it; places of sought ones."""
     n_tokens = counting.n_tokens
     ids, text_of = counting.tokenizer.encode([text for text, *_ in batch])
     if len(ids) and ids.max() >= n_tokens:
@@ -109,7 +111,7 @@ def _encoded(counting: Counting, batch: list[Text]) -> tuple[int, np.ndarray, Pl
         for token, at in zip(tokens.tolist(), hits[first].tolist(), strict=True):
             begin, end = np.searchsorted(text_of, [text_of[at], text_of[at] + 1]).tolist()
             _, path, line, has_lines = batch[text_of[at]]
-            file = path.encode("utf-8", "replace").decode()  # a name need not be UTF-8
+            file = path.encode("utf-8", "replace").decode()  # the name may not be UTF-8
             line += int(counting.line_ends[ids[begin:at]].sum()) * has_lines
             around = ids[max(begin, at - AROUND) : at], ids[at + 1 : min(end, at + 1 + AROUND)]
             data = (b"".join(counting.bytes_of.get(one, b"") for one in some.tolist()) for some in around)

@@ -1,4 +1,4 @@
-"""Documents: files as pieces of a corpus, and the texts of a piece one after the other, those of chats, too."""
+"""Cut files into the pieces of a corpus, and read the texts of a piece, those of chats, too."""
 
 import csv
 import gzip
@@ -29,23 +29,23 @@ else:
 
 PACKED: dict[str, Callable[[Any], Any]] = {".gz": lambda file: gzip.GzipFile(fileobj=file), ".zst": zstd.ZstdFile}
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError, csv.Error)  # raised while such a file is read
-KINDS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": ",", ".tsv": "\t", ".parquet": "parquet"}
+KIND_OF = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": ",", ".tsv": "\t", ".parquet": "parquet"}
 STDIN = "-"
-TEXT = "text"  # the kind of a file that is a text itself
-WHOLE = sys.maxsize
-PIECE = 1 << 24  # bytes of a piece at least, but for the last
-LONGEST = 1 << 18  # characters of a text that is encoded as one; a plain one goes on to the end of its line
-Text = tuple[str, str, int, bool]  # its file; the line or row where it begins; whether its line ends are the file's
+TEXT = "text"  # kind of plain texts
+TO_THE_END = sys.maxsize
+PIECE_BYTES = 1 << 24  # least bytes of a piece, but for the last
+MAX_CHARACTERS = 1 << 18  # of a text that is encoded as one; a plain text goes on to the end of its line
+Text = tuple[str, str, int, bool]  # text; file; line or row where it begins; whether its line ends are the file's
 Templated = Callable[[list[Any], str], str]  # as `template_of` returns it
-SPECIAL = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}  # GGUF's names
-GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation\b")  # marks what the assistant says; jinja2 does not know it
+GGUF_NAMES = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
+GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation\b")  # a tag of transformers that jinja2 does not know
 
 
 class Span(NamedTuple):
-    """A part of a file that one process reads: bytes, of a Parquet file rows."""
+    """Part of a file that one process reads: bytes, or rows of a Parquet file."""
 
     path: str
-    kind: str  # TEXT, or of `KINDS`
+    kind: str  # TEXT, or of `KIND_OF`
     begin: int
     end: int
     n_bytes: int
@@ -53,10 +53,10 @@ class Span(NamedTuple):
 
 @machine_errors()
 def pieces_of(files: Sequence[str]) -> tuple[list[list[Span]], int]:
-    """Cut files, and those in folders, into pieces of a corpus; return these, and how many binary files are left out.
+    """Cut files, and those in folders, into pieces of a corpus; return these, and the number of skipped binary files.
 
-    Of a folder hidden files are left out, and those of no known kind with a null byte. Raises MissingFile, and
-    CorruptFile for a damaged Parquet file.
+    In folders, hidden files are skipped, and files of unknown kind with a null byte. Raises MissingFile, or CorruptFile
+    for a damaged Parquet file.
     """
     pieces: list[list[Span]] = []
     size = n_binary = 0
@@ -71,7 +71,7 @@ def pieces_of(files: Sequence[str]) -> tuple[list[list[Span]], int]:
             paths = [str(path) for path in files_below if not _is_binary(path)]
             n_binary += len(files_below) - len(paths)
         for span in (span for path in paths for span in _spans(path)):
-            if not pieces or span.begin or size + span.n_bytes > PIECE:
+            if not pieces or span.begin or size + span.n_bytes > PIECE_BYTES:
                 pieces.append([])
                 size = 0
             pieces[-1].append(span)
@@ -83,17 +83,17 @@ def pieces_of(files: Sequence[str]) -> tuple[list[list[Span]], int]:
 
 def _is_binary(path: Path) -> bool:
     with path.open("rb") as file:
-        return path.suffix not in (*PACKED, *KINDS) and b"\0" in file.read(8192)
+        return path.suffix not in (*PACKED, *KIND_OF) and b"\0" in file.read(8192)
 
 
 def _spans(path: str) -> Iterator[Span]:
     name = Path(path)
-    kind = KINDS.get(Path(name.stem).suffix if name.suffix in PACKED else name.suffix, TEXT)
+    kind = KIND_OF.get(Path(name.stem).suffix if name.suffix in PACKED else name.suffix, TEXT)
     if path == STDIN and sys.stdin.buffer.peek(1)[:1] == b"{":  # type: ignore[union-attr]
         kind = "json"
     size = 0 if path == STDIN else name.stat().st_size
-    n = 1 if kind in (",", "\t") or name.suffix in PACKED else max(1, size // PIECE)
-    length = size if n > 1 else WHOLE
+    n = 1 if kind in (",", "\t") or name.suffix in PACKED else max(1, size // PIECE_BYTES)
+    length = size if n > 1 else TO_THE_END
     if kind == "parquet":
         with reading(name, "a Parquet file"):
             length = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
@@ -103,11 +103,11 @@ def _spans(path: str) -> Iterator[Span]:
 
 
 def texts_of(span: Span, field: str, templated: Templated, tally: Counter[str], *, by_line: bool) -> Iterator[Text]:
-    """Yield the texts of a span, not the empty ones; `tally` has line ends, lines that are no UTF-8, bytes.
+    """Yield the non-empty texts of a span; `tally` counts line ends, lines that are no UTF-8, and bytes.
 
-    `field` of a record has its text, or the messages of a chat; a name, or several with points between. With `by_line`
-    each line of a plain text is a text. Raises InvalidInput where a record has no such field, or something else in it;
-    CorruptFile for a damaged file; MissingFile for one that is gone.
+    `field` of a record is a name, or several with dots between: its text, or the messages of a chat. With `by_line`
+    each line of a plain text is a text. Raises InvalidInput for a record without such a field; CorruptFile for a file
+    that is damaged; MissingFile for one that is gone.
     """
     tally["n_lines"] = 0
     is_parquet, is_plain = (span.kind == kind for kind in ("parquet", TEXT))
@@ -117,13 +117,13 @@ def texts_of(span: Span, field: str, templated: Templated, tally: Counter[str], 
         if not is_unicode(text):
             tally["n_bad_lines"] += sum(not is_unicode(one) for one in text.split("\n"))
             text = re.sub("[\ud800-\udfff]", "\ufffd", text)
-        longest = max(len(text), 1) if is_plain else LONGEST
+        longest = max(len(text), 1) if is_plain else MAX_CHARACTERS
         yield from ((text[at : at + longest], span.path, line, is_plain) for at in range(0, len(text), longest))
 
 
 def _rows(span: Span, field: str) -> Iterator[tuple[int, Any]]:
     """Yield rows of a Parquet file with their numbers, from 1."""
-    with machine_errors(), Path(span.path).open("rb"):  # one that is gone is not damaged
+    with machine_errors(), Path(span.path).open("rb"):  # MissingFile, if it is gone
         pass
     name = field.partition(".")[0]
     with reading(Path(span.path), "a Parquet file"):
@@ -133,12 +133,12 @@ def _rows(span: Span, field: str) -> Iterator[tuple[int, Any]]:
 
 
 def _records(span: Span, tally: Counter[str], by_line: bool) -> Iterator[tuple[int, Any]]:
-    """Yield lines of JSON, rows of a table, or chunks of a text, with their lines from 1 where the span begins."""
+    """Yield lines of JSON, rows of a table, or chunks of a text, with line numbers from 1 at the start of the span."""
     path = Path(span.path)
     try:
         with machine_errors(), nullcontext(sys.stdin.buffer) if span.path == STDIN else path.open("rb") as file:
             stream = PACKED.get(path.suffix, lambda packed: packed)(file)
-            if span.end < WHOLE:
+            if span.end < TO_THE_END:
                 begin, end = (_line_start(file, at) for at in (span.begin, span.end))
                 file.seek(begin)
                 stream = io.BytesIO(file.read(end - begin))
@@ -148,29 +148,34 @@ def _records(span: Span, tally: Counter[str], by_line: bool) -> Iterator[tuple[i
                 table = csv.DictReader(text, delimiter=span.kind)
                 yield from ((table.line_num, row) for row in table)
                 return
-            longest = -1 if span.kind == "json" else LONGEST
-            begun = LONGEST if span.kind == TEXT and not by_line else 0
-            for chunk in iter(lambda: text.read(begun) + text.readline(longest), ""):
-                line = tally["n_lines"] + 1
-                tally["n_lines"] += chunk.count("\n")
-                tally["n_bytes"] += len(chunk.encode("utf-8", "surrogateescape")) if span.path == STDIN else 0
-                tally["at"] = file.tell() if span.end == WHOLE and file.seekable() else 0
-                if span.kind == TEXT or not chunk.isspace():
-                    yield line, chunk
+            for line, chunk in _chunks(text, span, tally, by_line):
+                tally["at"] = file.tell() if span.end == TO_THE_END and file.seekable() else 0
+                yield line, chunk
     except DAMAGED as error:
         raise CorruptFile(f"{span.path}: damaged or cut short ({error})") from None
 
 
+def _chunks(text: io.TextIOBase, span: Span, tally: Counter[str], by_line: bool) -> Iterator[tuple[int, str]]:
+    longest = -1 if span.kind == "json" else MAX_CHARACTERS
+    begun = MAX_CHARACTERS if span.kind == TEXT and not by_line else 0
+    for chunk in iter(lambda: text.read(begun) + text.readline(longest), ""):
+        line = tally["n_lines"] + 1
+        tally["n_lines"] += chunk.count("\n")
+        tally["n_bytes"] += len(chunk.encode("utf-8", "surrogateescape")) if span.path == STDIN else 0
+        if span.kind == TEXT or not chunk.isspace():
+            yield line, chunk
+
+
 def _line_start(file: Any, at: int) -> int:
-    """Return where the first line begins that does not begin before this byte."""
+    """Return the start of the first line that begins at this byte or after it."""
     file.seek(max(at - 1, 0))
-    while at and (block := file.readline(LONGEST)) and not block.endswith(b"\n"):
+    while at and (block := file.readline(MAX_CHARACTERS)) and not block.endswith(b"\n"):
         pass
     return int(file.tell())
 
 
 def _text(record: Any, field: str, place: str, templated: Templated) -> str:
-    """Return the text of a record, or of one as JSON; "" where it is null."""
+    """Return the text of a record, given as such or as JSON; "" if it is null."""
     try:
         value = json.loads(record) if isinstance(record, str) else record
     except (ValueError, RecursionError) as error:
@@ -188,10 +193,10 @@ def _text(record: Any, field: str, place: str, templated: Templated) -> str:
 
 
 def template_of(source: Source, texts: Mapping[Any, str]) -> Callable[[list[Any], str], str]:
-    """Return a function from messages, and their place, to text, by the chat template of a source with these tokens.
+    """Return a function from messages of a chat, and their place, to text, by the chat template of a source.
 
-    It runs in jinja2's sandbox, and without the date: a text is the same on any day. It raises InvalidInput where there
-    is no template, or that fails.
+    It runs in jinja2's sandbox, and without the date, so that a text is the same on any day. It raises InvalidInput
+    without a template, and where that fails. `texts` are those of the tokens.
     """
     from jinja2.sandbox import ImmutableSandboxedEnvironment as Sandbox
 
@@ -201,7 +206,7 @@ def template_of(source: Source, texts: Mapping[Any, str]) -> Callable[[list[Any]
     sandbox.globals["raise_exception"] = _refuse
     known = GENERATION.sub(lambda mark: mark[1] + ("endif" if mark[2] else "if true"), template or "")
     compiled = cache(sandbox.from_string)
-    given = {name: _special(source, texts, name) for name in SPECIAL} | {"tools": None, "documents": None}
+    given = {name: _special(source, texts, name) for name in GGUF_NAMES} | {"tools": None, "documents": None}
 
     def render(messages: list[Any], place: str) -> str:
         if template is None:
@@ -219,9 +224,9 @@ def _refuse(said: str) -> NoReturn:
 
 
 def _special(source: Source, texts: Mapping[Any, str], name: str) -> str:
-    """Return the text of a special token by the name that templates give it; "" where the model has none."""
+    """Return the text of a special token by its name in templates; "" where the model has none."""
     beside = source.beside.get("tokenizer_config.json")
     held = read_object(beside).get(name) if beside else None
     held = held.get("content") if isinstance(held, dict) else held
-    token = source.metadata.get(f"tokenizer.ggml.{SPECIAL[name]}_token_id")
+    token = source.metadata.get(f"tokenizer.ggml.{GGUF_NAMES[name]}_token_id")
     return held if isinstance(held, str) else texts.get(token, "")

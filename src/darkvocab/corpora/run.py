@@ -1,4 +1,4 @@
-"""Corpus: count the tokens of one's own texts, piece by piece, and keep the counts in a run folder."""
+"""Count the tokens of one's own texts, piece by piece, and keep the counts in a run folder."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from ..checkpoints.scan import scan
 from ..checkpoints.scan_result import Scan
 from ..checkpoints.selection import asked_for
 from ..errors import InvalidInput
-from ..measures.counts import COUNTS, NUMBERS, Counts
+from ..measures.counts import COUNTS_FILE, NUMBERS, Counts
 from ..progress import Report
 from ..runs.engine import Engine, open_engine
 from ..runs.engine.base import Serial
@@ -27,7 +27,7 @@ from ..sources import sha256
 from .counting import Counting, count
 from .documents import STDIN, Span, pieces_of
 
-LANDED = 10.0  # seconds from counts that are landed to the next
+LANDED = 10.0  # seconds between counts that are written
 
 
 def corpus(
@@ -48,13 +48,12 @@ def corpus(
 
     Parameters
     ----------
-    files : texts, JSON lines, CSV, Parquet, packed or not; folders of these; "-" for standard input
-    out : a run folder to land the counts in; `resume` goes on with what it holds
-    field : of records, where the text is, as `texts_of`
-    tokens : which are looked for: graded, dark, weak, or as `checkpoints.selection.select`
-    verified : a run of `verify`, whose verified tokens are looked for, too
-    engine, workers : as `open_engine`; a task is a piece of the corpus, which takes all cores by itself
-    progress : is called with (bytes read, bytes in all)
+    files : texts, JSON lines, CSV, Parquet, compressed or not; folders of these; "-" for standard input
+    out : a run folder for the counts; `resume` continues the run in it
+    field : of records, as `texts_of`
+    tokens, verified : the sought ones: graded, dark, weak, or as `select`; and those verified in a run of `verify`
+    engine, workers : as `open_engine`; a task is a piece of the corpus, and takes all cores by itself
+    progress : called with (bytes read, bytes in all)
     """
     asked = [str(file) for file in ([files] if isinstance(files, str | Path) else files)]
     if resume and out is None:
@@ -70,30 +69,36 @@ def corpus(
     counts = _none(scanned, str(options["tokens"]), n_binary)
     sought = tuple(counts.tokens.filter(counts.tokens["sought"])["id"].to_list())
     counting = Counting(source=str(model), n_tokens=len(counts.tokens), sought=sought, field=field)
-    counting.tokenizer.encode([""])  # one that cannot is refused before anything is read
+    counting.tokenizer.encode([""])  # raises before anything is read, if it cannot
     with ExitStack() as opened:
         runner = opened.enter_context(open_engine(engine, workers, say=say))
         if out is None:
             return deque(_counted(runner, counting, pieces, counts, progress), 1).pop()
         folder = opened.enter_context(Folder(out, _manifest(asked, options, pieces, scanned, counting), resume=resume))
-        path = folder.path / COUNTS
+        path = folder.path / COUNTS_FILE
         counts = Counts.open(path) if path.exists() else counts
-        try:
-            landed = time.monotonic()
-            for counts in _counted(runner, counting, pieces, counts, progress):  # noqa: B020 (each goes on from the last)
-                if time.monotonic() > landed + LANDED:
-                    counts.write(path)
-                    landed = time.monotonic()
-        finally:  # what is counted is kept, whatever ends the run
-            counts.write(path)
+        counts = _landed(_counted(runner, counting, pieces, counts, progress), counts, path)
         folder.set_status("complete")
+    return counts
+
+
+def _landed(growing: Iterator[Counts], counts: Counts, path: Path) -> Counts:
+    """Write counts from time to time, and whatever ends the run; return the last."""
+    landed = time.monotonic()
+    try:
+        for counts in growing:
+            if time.monotonic() > landed + LANDED:
+                counts.write(path)
+                landed = time.monotonic()
+    finally:
+        counts.write(path)
     return counts
 
 
 def _counted(
     engine: Engine, counting: Counting, pieces: list[list[Span]], counts: Counts, progress: Report | None
 ) -> Iterator[Counts]:
-    """Yield the counts with each piece that they lack."""
+    """Yield the counts after each piece that they lack."""
     done = [0, *np.cumsum([sum(span.n_bytes for span in piece) for piece in pieces]).tolist()]
 
     def report(n_bytes: int = 0) -> None:
@@ -110,7 +115,7 @@ def _counted(
 
 
 def _none(scanned: Scan, asked: str, n_binary: int) -> Counts:
-    """Return the counts of nothing: every token of a model, and whether it is looked for."""
+    """Return zero counts of every token of a model, and whether it is sought."""
     by = scanned.indicators.by
     sought = pl.col("id").is_in(asked_for(asked, scanned).tolist())
     names = ["id", "text", "grade"]
@@ -126,7 +131,7 @@ def _none(scanned: Scan, asked: str, n_binary: int) -> Counts:
 def _manifest(
     files: list[str], options: dict[str, Any], pieces: list[list[Span]], scanned: Scan, counting: Counting
 ) -> dict[str, Any]:
-    """Return what is asked, but for where and when."""
+    """Return the settings of the run, without place and time."""
     file = counting.tokenizer.file
     obstacle = "it read standard input" if STDIN in files else None
     return {

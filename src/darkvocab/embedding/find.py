@@ -1,4 +1,4 @@
-"""Find the tensors of a checkpoint that hold its embedding: by name, by shape, and copies of the same rows."""
+"""Find the input and output embedding tensors of a checkpoint, by name or shape, and copies of the same rows."""
 
 import re
 import shlex
@@ -12,46 +12,45 @@ from ..numerics.grouping import chunks
 from ..sources import File, Source, Tensor
 from ..sources.safetensors import read_metadata
 from ..text import printable
-from .scales import NAMES, PATTERNS, SENTENCES, find_companions, is_packed, refusal
+from .scales import NAME_PATTERNS, SENTENCES, TENSOR_NAMES, find_companions, is_packed, refusal
 
-INPUT_NAMES, OUTPUT_NAMES, OTHER_OUTPUT_NAMES = (tuple(NAMES[kind]) for kind in ("input", "output", "other_output"))
+INPUT_NAMES, OUTPUT_NAMES, OTHER_OUTPUT_NAMES = (TENSOR_NAMES[kind] for kind in ("input", "output", "other_output"))
 TIED = "tie_word_embeddings"  # in a config
-HISTORY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a training recorded
+HISTORY_KEY = "embedding_history"  # key of the states [rows, n_tokens, dim] that a training recorded
 
 
 def ends(name: str, ending: str) -> bool:
-    """Say whether a tensor has this name, or ends with it after a point; what adapters and packing add is no part."""
-    if ending.removesuffix("weight") not in name:  # soon said: there may be a hundred thousand names
+    """Say whether a name is `ending`, or ends with it after a dot; additions by adapters and packing are ignored."""
+    if ending.removesuffix("weight") not in name:  # a quick test, for there may be a hundred thousand names
         return name == ending
-    plain = PATTERNS["packed"].sub("weight", PATTERNS["wrapped"].sub("", name))
+    plain = NAME_PATTERNS["packed"].sub("weight", NAME_PATTERNS["wrapped"].sub("", name))
     return plain == ending or plain.endswith("." + ending)
 
 
-def _is_matrix(tensor: Tensor, rank: int = 2) -> bool:
-    return tensor.is_float and len(tensor.shape) == rank and 0 not in tensor.shape
+def _has_rank(tensor: Tensor, rank: int) -> bool:
+    return len(tensor.shape) == rank and 0 not in tensor.shape
 
 
 def _is_history(tensor: Tensor) -> bool:
-    return _is_matrix(tensor, rank=3)
+    return tensor.is_float and _has_rank(tensor, 3)
 
 
 def _may_be_one(source: Source, tensor: Tensor) -> bool:
-    """Say whether a tensor may be an embedding, by type, shape and name; packed numbers may, which can be read."""
-    is_matrix = len(tensor.shape) == 2 and 0 not in tensor.shape
-    if not is_matrix or PATTERNS["no_embedding"].fullmatch(tensor.name):
+    """Say whether a tensor may be an embedding, by type, shape and name; it may be packed in a known way."""
+    if not _has_rank(tensor, 2) or NAME_PATTERNS["no_embedding"].fullmatch(tensor.name):
         return False
     return tensor.is_float or "scales" in find_companions(source, tensor)
 
 
 def _named(source: Source, endings: Sequence[str]) -> Iterator[list[Tensor]]:
-    """Yield the tensors of each ending, the most telling first; only tensors with such names are looked up."""
+    """Yield the tensors with each of these endings, in this order; no other tensors are loaded."""
     for ending in endings:
         if names := [name for name in source.tensors if ends(name, ending)]:
             yield [source.tensors[name] for name in names]
 
 
 def _by_name(source: Source, endings: Sequence[str], fits: Callable[[Tensor], bool]) -> Tensor | None:
-    """Return the tallest fitting tensor of the most telling name; of an adapter rather what it has trained."""
+    """Return the fitting tensor with the most telling name; of several a trained one, then the one with most rows."""
     for named in _named(source, endings):
         if fitting := [tensor for tensor in named if _may_be_one(source, tensor) and fits(tensor)]:
             return max(fitting, key=lambda tensor: (".original_module." not in tensor.name, tensor.shape[0]))
@@ -69,13 +68,13 @@ def _size(tensor: Tensor) -> str:
 
 
 def settings(config: dict, name: str, kind: type) -> list[Any]:
-    """Return what a config, and text models nested in it (those with a vocabulary), set this to; of this type."""
+    """Return the values of this type that a config, and text models nested in it, give to `name`."""
     nested = (value for value in config.values() if isinstance(value, dict) and type(value.get("vocab_size")) is int)
     return [part[name] for part in (config, *nested) if type(part.get(name)) is kind]
 
 
 def header_count(path: File, metadata: dict[str, str], name: str, absent: int) -> int:
-    """Return the count that a file's header holds under this name; raises CorruptFile where the text is none."""
+    """Return a count from a file's header, `absent` without one; raises CorruptFile where the text is no count."""
     text = metadata.get(name, str(absent)).strip()
     if not re.fullmatch("[0-9]{1,18}", text):
         raise CorruptFile(f"{path}: {name} must be a count, its header says {printable(text)[:40]!r}")
@@ -83,9 +82,9 @@ def header_count(path: File, metadata: dict[str, str], name: str, absent: int) -
 
 
 def n_recorded(history: Tensor, metadata: dict[str, str]) -> int:
-    """Return how many states [rows, n_tokens, dim] are written, by the file's header; zeros follow them.
+    """Return the number of states [rows, n_tokens, dim] written so far, by the file's header; the rest is zeros.
 
-    Raises CorruptFile where that is none, or more than there is room for.
+    Raises CorruptFile for none, or more than there is room for.
     """
     n_rows = header_count(history.path, metadata, "recorded", history.shape[0])
     if n_rows > history.shape[0]:
@@ -96,7 +95,7 @@ def n_recorded(history: Tensor, metadata: dict[str, str]) -> int:
 
 
 def _state(history: Tensor, row: int | None = None) -> tuple[Tensor, str]:
-    """Return one state of a history, by default the last recorded one, and a phrase that says which."""
+    """Return one state of a history, by default the last one, and a phrase that names it."""
     metadata = read_metadata(history.path) if history.path.suffix == ".safetensors" else {}
     n_rows = n_recorded(history, metadata)
     at = n_rows - 1 if row is None else row
@@ -107,19 +106,19 @@ def _state(history: Tensor, row: int | None = None) -> tuple[Tensor, str]:
 
 
 def _matrices(source: Source) -> list[Tensor]:
-    """Return all that may be an embedding, the tallest first."""
+    """Return all tensors that may be an embedding, those with the most rows first."""
     matrices = [tensor for tensor in source.tensors.values() if _may_be_one(source, tensor) and tensor.shape[1] > 1]
     return sorted(matrices, key=lambda tensor: -tensor.shape[0])
 
 
 def find_embedding(source: Source, tensor: str | None = None, n_texts: int | None = None) -> tuple[Tensor, str]:
-    """Return the input embedding tensor of a source, and how it was chosen.
+    """Return the input embedding tensor of a source, and a phrase that says how it was chosen.
 
-    Chosen by the name asked for (`NAME[ROW]`: a row of a three-dimensional tensor, as a history is);
-    else by the usual names; else the last recorded row of a history; else by shape: the only matrix
-    with as many rows as the config's vocabulary (or, without one, as the tokenizer has texts), or the
-    only matrix, or one at least twice as tall as any other. Raises InvalidInput where the tensor asked for is not there
-    or is no matrix of floating-point numbers, NoEmbedding, with the candidates, where no choice is plain.
+    In this order: the tensor asked for (`NAME[ROW]`: a row of a history or another 3-D tensor); one
+    with a usual name; the last row of a history; the only matrix with as many rows as the config's
+    vocabulary (without one, as the tokenizer has texts); the only matrix; one with at least twice the
+    rows of any other. Raises InvalidInput if the tensor asked for does not exist or is no matrix of
+    floating-point numbers; NoEmbedding, with the candidates, if no choice is clear.
     """
     if tensor is not None:
         return _asked(source, tensor)
@@ -128,7 +127,7 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
     for packed in (tensor for named in _named(source, INPUT_NAMES) for tensor in named):
         if not packed.is_float and is_packed(source, packed):
             raise refusal(source, packed)
-    history = source.tensors.get(HISTORY)
+    history = source.tensors.get(HISTORY_KEY)
     if history is not None and _is_history(history):
         last, which = _state(history)
         return last, f"by name: {which}"
@@ -142,14 +141,14 @@ def find_embedding(source: Source, tensor: str | None = None, n_texts: int | Non
 
 
 def _numbered(source: Source) -> list[Tensor]:
-    """Return the embeddings that are named with a number: one for each codebook."""
-    tensors = [source.tensors[name] for name in source.tensors if PATTERNS["numbered"].fullmatch(name)]
+    """Return the embeddings with numbered names, one for each codebook."""
+    tensors = [source.tensors[name] for name in source.tensors if NAME_PATTERNS["numbered"].fullmatch(name)]
     return [tensor for tensor in tensors if _may_be_one(source, tensor)]
 
 
 def find_notes(source: Source, embedding: Tensor) -> tuple[str, ...]:
-    """Say what else of a source holds rows of tokens, and what of this embedding is not applied."""
-    others = [*_numbered(source), *(tensor for named in _named(source, NAMES["per_layer"]) for tensor in named)]
+    """Return notes on other tensors with rows of tokens, and on changes to this embedding that are not applied."""
+    others = [*_numbered(source), *(tensor for named in _named(source, TENSOR_NAMES["per_layer"]) for tensor in named)]
     named = ", ".join(f"{printable(t.name)} ({t.shape[0]:,} x {t.shape[1]:,})" for t in others if t != embedding)
     notes = [f"not scanned: {named}; --tensor takes one"] if named else []
     module = embedding.name.rsplit(".base_layer.", 1)[0]
@@ -159,7 +158,7 @@ def find_notes(source: Source, embedding: Tensor) -> tuple[str, ...]:
 
 
 def _asked(source: Source, name: str) -> tuple[Tensor, str]:
-    """Return the tensor of this name, or the row of a history that ``NAME[ROW]`` asks for."""
+    """Return the tensor of this name, or the row of a history that ``NAME[ROW]`` names, and a phrase that says so."""
     tensors = source.tensors
     numbered = re.fullmatch(r"(.+)\[([0-9]{1,18})\]", name, re.DOTALL)
     if name not in tensors and numbered and numbered[1] in tensors and _is_history(tensors[numbered[1]]):
@@ -168,13 +167,13 @@ def _asked(source: Source, name: str) -> tuple[Tensor, str]:
     if name not in tensors:
         raise InvalidInput(f"no tensor {name!r} in {source.asked}; its matrices:\n{_listed(_matrices(source))}")
     asked = tensors[name]
-    if name == HISTORY and _is_history(asked):
+    if name == HISTORY_KEY and _is_history(asked):
         last, which = _state(asked)
         return last, f"as asked: {which}"
     packed = not asked.is_float and is_packed(source, asked)
     if packed and not _may_be_one(source, asked):
         raise refusal(source, asked)
-    if not packed and not _is_matrix(asked):
+    if not packed and not (asked.is_float and _has_rank(asked, 2)):
         parts = f"; {name}[0] is one" if _is_history(asked) else ""
         facts = {"name": name, "shape": list(asked.shape), "parts": parts, "matrices": _listed(_matrices(source))}
         raise InvalidInput(SENTENCES["no_matrix"].format(source=source, tensor=asked, **facts))
@@ -182,9 +181,9 @@ def _asked(source: Source, name: str) -> tuple[Tensor, str]:
 
 
 def _adapted(source: Source) -> str | None:
-    """Say what an adapter without an embedding holds and what to give instead; None for what is no adapter."""
-    factors = {match["module"] for name in source.tensors if (match := PATTERNS["factor"].fullmatch(name))}
-    deltas = [name for name in source.tensors if PATTERNS["delta"].fullmatch(name)]
+    """Say what an adapter without an embedding holds and what to give instead; None if the source is no adapter."""
+    factors = {match["module"] for name in source.tensors if (match := NAME_PATTERNS["factor"].fullmatch(name))}
+    deltas = [name for name in source.tensors if NAME_PATTERNS["delta"].fullmatch(name)]
     base = printable(source.base) if source.base else "the base model"
     if deltas:
         changed = source.tensors[deltas[0]]
@@ -216,17 +215,17 @@ def _by_shape(source: Source, n_texts: int | None) -> tuple[Tensor, str]:
 
 
 def find_output(source: Source, embedding: Tensor) -> Tensor | None:
-    """Return the output embedding tensor (unembedding) by name, or None where the source has none of its own.
+    """Return the output embedding tensor (unembedding), by name; None if the source has none of its own.
 
-    Prefers one of the embedding's shape, else takes one that has other rows (a head that is padded)
-    or another width. Returns the embedding itself where it goes by such a name.
+    One of the embedding's shape is preferred to one with other rows (a padded head) or another width.
+    An embedding with the name of an output is returned itself.
     """
     if any(ends(embedding.name, ending) for ending in OUTPUT_NAMES):
         return embedding
     n, dim = embedding.shape
     return (
         _by_name(source, OUTPUT_NAMES, lambda tensor: tensor.shape == (n, dim) and tensor != embedding)
-        # an `output.weight` of another shape within a model is a layer's
+        # an `output.weight` of another shape belongs to a layer
         or _by_name(source, OUTPUT_NAMES, lambda tensor: not tensor.name.endswith(".output.weight"))
         or _by_name(
             source,
@@ -237,11 +236,11 @@ def find_output(source: Source, embedding: Tensor) -> Tensor | None:
 
 
 def is_tied(source: Source, embedding: Tensor, output: Tensor | None) -> bool:
-    """Say whether input and output are one matrix: by their words, or by the config where no output tensor exists.
+    """Say whether input and output are one matrix: by their words, or without an output tensor by the config.
 
     A config without the setting means tied, as in `transformers`.
     """
-    if output == embedding:  # which goes by the name of an output: the other one is the input
+    if output == embedding:  # it has the name of an output: compare it with the input
         output = _by_name(source, INPUT_NAMES, lambda tensor: True)
     if output is None:
         return next(iter(settings(source.config, TIED, bool)), True)
@@ -249,7 +248,7 @@ def is_tied(source: Source, embedding: Tensor, output: Tensor | None) -> bool:
 
 
 def said_tied(source: Source) -> bool | None:
-    """Return `tie_word_embeddings` of the config and the text model nested in it; None where silent or at odds."""
+    """Return `tie_word_embeddings` of the config and of a nested text model; None if missing or contradictory."""
     said = set(settings(source.config, TIED, bool))
     return said.pop() if len(said) == 1 else None
 
@@ -273,12 +272,12 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def find_copies(source: Source, tensor: Tensor) -> list[Tensor]:
-    """Return the tensor itself and those under usual names of embeddings, input or output, with the same words."""
+    """Return this tensor and those with a usual name of an input or output embedding and the same words."""
     endings = INPUT_NAMES + OUTPUT_NAMES + OTHER_OUTPUT_NAMES
     named = [source.tensors[name] for name in source.tensors if any(ends(name, ending) for ending in endings)]
     return [tensor, *(t for t in named if t != tensor and t.is_float and _same_words(source, t, tensor))]
 
 
 def has_output_bias(source: Source) -> bool:
-    """Return whether a bias is added to the logits, so that equal output rows may still give unequal ones."""
-    return any(ends(name, ending) for name in source.tensors for ending in NAMES["output_bias"])
+    """Say whether a bias is added to the logits, so that equal output rows can give unequal logits."""
+    return any(ends(name, ending) for name in source.tensors for ending in TENSOR_NAMES["output_bias"])

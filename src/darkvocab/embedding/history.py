@@ -1,4 +1,4 @@
-"""History: the states of an embedding in training, as a file keeps them."""
+"""Read the history of an embedding: its states during a training, from the file that recorded them."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -15,34 +15,34 @@ from ..progress import Advance
 from ..sources import Tensor, read_json, read_object
 from ..sources.safetensors import read_metadata, read_tensors
 from ..text import Shown, listed, printable
-from .find import HISTORY, header_count, n_recorded
+from .find import HISTORY_KEY as HISTORY_KEY
+from .find import header_count, n_recorded
 from .scales import GRID_OF_DTYPE, SENTENCES
 
-FILE = "embedding_evolution.safetensors"
-KEY = HISTORY
-DTYPES = ("BF16", "F16", "F32")
+HISTORY_FILE = "embedding_evolution.safetensors"
+HISTORY_DTYPES = ("BF16", "F16", "F32")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class History(Shown):
-    """States [rows, n_tokens, dim] of an embedding: row r is that `record_every` * r steps after `first_step`.
+    """States [rows, n_tokens, dim] of an embedding; row r was recorded `record_every` * r steps after `first_step`.
 
-    Made with `open`, which reads the header only. What is written after that is not seen: open it again.
+    `open` reads the header only. To see rows that were written since, open the file again.
     """
 
     tensor: Tensor
     grid: Grid
     n_rows: int  # written when the file was opened
-    n_planned: int  # that the file has room for
+    n_planned: int  # the file has room for so many
     record_every: int  # optimizer steps between rows
     first_step: int = 0  # optimizer steps before row 0
-    ids: tuple[int, ...] | None = None  # tokens of the rows, where not all are recorded
-    unseen: tuple[int, ...] | None = None  # tokens that the training text lacks, ascending; None where nobody says
-    parameters: dict[str, Any] = field(default_factory=dict)  # of the run, from the manifest beside it
-    folder: Path | None = None  # the run folder, where that was opened
+    ids: tuple[int, ...] | None = None  # the recorded tokens, if not all were recorded
+    unseen: tuple[int, ...] | None = None  # tokens that the training text lacks, ascending; None if unknown
+    parameters: dict[str, Any] = field(default_factory=dict)  # of the run, from the manifest beside the file
+    folder: Path | None = None  # the run folder, if that was opened
 
     def _shown(self) -> dict[str, Any]:
-        """Show what was recorded, not the states."""
+        """Return facts about the recording, without its states."""
         facts = {"path": str(self.path), "n_rows": self.n_rows, "record_every": self.record_every}
         return {**facts, "n_tokens": self.n_tokens, "dim": self.dim, "grid": self.grid.name}
 
@@ -50,19 +50,16 @@ class History(Shown):
     def open(cls, source: str | Path, *, tensor: str | None = None) -> Self:
         """Open the history in a run folder or a `.safetensors` file, with the `corpus.json` and `manifest.json` beside.
 
-        The run may be going on: the header's `recorded` counts the rows that are written, the rest is ignored.
-        `tensor` is the key, `embedding_history` by default.
-
-        Raises MissingFile where there is nothing, or no history in the folder; NoEmbedding where the file has no such
-        key; CorruptFile for a tensor that is no history, counts in the header that contradict it, or JSON beside it
-        that cannot be read.
+        The run may be in progress: rows beyond the header's `recorded` are ignored. `tensor` is the key, by default
+        `embedding_history`. Raises MissingFile if there is no file, or no history in the folder; NoEmbedding if the
+        file has no such key; CorruptFile for a tensor that is no history, a header that contradicts it, or bad JSON.
         """
         if not (asked := Path(source)).exists():
             raise MissingFile(f"no file or folder {str(asked)!r}; give a run folder or a .safetensors history")
-        path = asked / FILE if asked.is_dir() else asked
+        path = asked / HISTORY_FILE if asked.is_dir() else asked
         if not path.is_file():
-            raise MissingFile(f"{asked} has no {FILE}; {_instead(asked)}")
-        key = tensor or KEY
+            raise MissingFile(f"{asked} has no {HISTORY_FILE}; {_instead(asked)}")
+        key = tensor or HISTORY_KEY
         tensors = read_tensors(path)
         if key not in tensors:
             keys = listed([f"{printable(t.name)} {t.dtype} {list(t.shape)}" for t in tensors.values()], 8)
@@ -71,8 +68,8 @@ class History(Shown):
         what = f"{path}: tensor {printable(key)!r} is {held.dtype} {list(held.shape)}"
         if len(held.shape) != 3:
             raise CorruptFile(f"{what}; a history is [rows, vocabulary, dim]")
-        if held.dtype not in DTYPES:
-            raise CorruptFile(f"{what}; a history keeps its words in one of {', '.join(DTYPES)}")
+        if held.dtype not in HISTORY_DTYPES:
+            raise CorruptFile(f"{what}; a history keeps its words in one of {', '.join(HISTORY_DTYPES)}")
         if 0 in held.shape:
             raise CorruptFile(f"{what}: nothing is in it")
         metadata = read_metadata(path)
@@ -107,7 +104,7 @@ class History(Shown):
 
     @property
     def tokens(self) -> Int64[np.ndarray, " n_tokens"]:
-        """Token of each row of a state."""
+        """Token id of each row of a state."""
         return np.arange(self.n_tokens) if self.ids is None else np.array(self.ids)
 
     @property
@@ -116,15 +113,15 @@ class History(Shown):
 
     @property
     def state_bytes(self) -> int:
-        """Size of one state."""
+        """Size of one state in bytes."""
         return self.tensor.nbytes // self.n_planned
 
     def step(self, row: int) -> int:
-        """Return how many optimizer steps were taken before this row was recorded."""
+        """Return the number of optimizer steps taken before this row was recorded."""
         return self.first_step + row * self.record_every
 
     def rows(self, every: int = 1) -> list[int]:
-        """Return every so many rows, from row 0, and the last one; raises InvalidInput where `every` is below 1."""
+        """Return rows 0, `every`, 2 `every`, ... and the last one; raises InvalidInput if `every` is below 1."""
         if every < 1:
             raise InvalidInput(f"every must be >= 1 rows, got {every}")
         rows = list(range(0, self.n_rows, every))
@@ -133,25 +130,25 @@ class History(Shown):
     def words(self, rows: Iterable[int], progress: Advance | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Yield row and words [n_tokens, dim] of these states, one in memory at a time.
 
-        They are not mapped, so that a file that is cut meanwhile is a CorruptFile and does not end the process.
+        The file is read, not mapped: one that is truncated meanwhile raises CorruptFile and does not end the process.
         """
-        shape, dtype, size = (self.n_tokens, self.dim), self.grid.word_dtype, self.state_bytes
         with self.path.open("rb", buffering=0) as file:
             for row in rows:
-                words, done = np.empty(shape, dtype), 0
-                file.seek(self.tensor.offset + row * size)
-                while done < size:  # a system reads some 2 GB at a time
-                    if not (count := file.readinto(words.data.cast("B")[done:])):
-                        raise CorruptFile(f"{self.path}: ends within row {row:,}; it was cut")
-                    done += count
+                words = np.empty((self.n_tokens, self.dim), self.grid.word_dtype)
+                file.seek(self.tensor.offset + row * self.state_bytes)
+                left = words.data.cast("B")
+                while count := left and file.readinto(left):  # a system reads some 2 GB at a time
+                    left = left[count:]
+                if left:
+                    raise CorruptFile(f"{self.path}: ends within row {row:,}; it was cut")
                 yield row, words
                 if progress:
                     progress(1)
 
 
 def _instead(folder: Path) -> str:
-    """Say what to give instead of a folder without a history."""
-    if inside := sorted(item.parent.name for item in folder.glob(f"*/{FILE}")):
+    """Suggest what to give instead of a folder without a history."""
+    if inside := sorted(item.parent.name for item in folder.glob(f"*/{HISTORY_FILE}")):
         return f"{listed(inside, 3)} in it have one: give one of these folders"
     if files := sorted(item.name for item in folder.glob("*.safetensors")):
         return f"it has {listed(files, 5)}: give one of these"
@@ -177,7 +174,7 @@ def _unseen(place: Path, corpus: dict[str, Any], n_tokens: int) -> tuple[int, ..
 
 
 def check_tokens(tokens: Iterable[int], n_tokens: int) -> tuple[int, ...]:
-    """Return token ids in ascending order, each once; raises InvalidInput for one that the vocabulary lacks."""
+    """Return token ids in ascending order without duplicates; raises InvalidInput for one outside the vocabulary."""
     ascending = tuple(sorted(set(tokens)))
     if outside := [token for token in ascending if not 0 <= token < n_tokens]:
         raise InvalidInput(f"unseen token {outside[0]} is not one of the history's {n_tokens:,}: 0 to {n_tokens - 1:,}")
@@ -185,9 +182,9 @@ def check_tokens(tokens: Iterable[int], n_tokens: int) -> tuple[int, ...]:
 
 
 def parse_tokens(text: str, n_tokens: int) -> tuple[int, ...]:
-    """Parse token ids from `0-8,127`, or from a JSON file: a list, or an object with a list `unseen`.
+    """Parse token ids from text as `0-8,127`, or read them from a JSON file: a list, or an object with a list `unseen`.
 
-    Raises InvalidInput for anything else, an id beyond the vocabulary, a range that runs backwards; or MissingFile.
+    Raises InvalidInput for other text, an id outside the vocabulary or a reversed range; MissingFile.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""EmbeddingMatrix: a model's row for each token, on its number grid, with provenance and token texts."""
+"""The embedding matrix of a model: a row for each token, on its number grid, with provenance and token texts."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Tying:
-    """Facts about input and output of one checkpoint, and the contradiction between config and tensors, if any."""
+    """Facts on the tying of a checkpoint's input and output matrices, with contradictions of its config."""
 
-    said: bool | None  # `tie_word_embeddings` of the config; None where it is silent, or at odds with a nested one
-    tied: bool  # whether they are one matrix, by their words, or by the config where there is no output tensor
-    n_differ: int | None  # the config says tied, the tensors differ: in so many rows of the output
+    said: bool | None  # `tie_word_embeddings` of the config; None if it is missing, or a nested config disagrees
+    tied: bool  # true if both hold the same words; without an output tensor, as the config says
+    n_differ: int | None  # rows of the output that differ from the input, although the config says tied
     lacks_output: bool  # the config says untied, and there is no output tensor
-    sentence: str | None  # the contradiction
+    sentence: str | None  # describes the contradiction
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EmbeddingMatrix(Shown):
-    """One row per token: the stored words on their grid, memory-mapped where they come from a file.
+    """One row per token: the stored words (bit patterns) on their grid, memory-mapped if they come from a file.
 
-    Of a quantised matrix the words are the bytes of blocks, codes, or numbers that are scaled; its rows are the values
-    that these mean, in float32, a few rows at a time. Its census is over those values: equal blocks are equal rows, and
-    so are blocks that differ and mean the same.
+    The words of a quantised matrix are bytes of blocks, codes, or numbers to be scaled. Its rows are the float32
+    values that these stand for, computed for a few rows at a time. The census compares these values, so different
+    blocks with the same values are equal rows.
 
-    Row i is token i, but where rows were left out (`without`): there `token_ids` says which token it is.
+    Row i belongs to token i unless rows were left out (`without`); then `token_ids` names the tokens.
     """
 
     words: UInt[np.ndarray, "n_tokens stored"]
     grid: Grid
     packing: Packing | None = None  # what the words of a quantised matrix mean; None: they are the grid's
     tensor: str = "array"
-    chosen: str = "as given"  # how the tensor was found
-    output: str | None = None  # name of the output tensor, where there is one
+    chosen: str = "as given"  # says how the tensor was found
+    output: str | None = None  # name of the output tensor, if there is one
     texts: dict[int, str] = field(default_factory=dict)  # token id to text, as the tokenizer names it
     tokenizer: Tokenizer | None = None
     path: File | None = None  # the file that holds the words
     source: Source | None = None  # the checkpoint
     held: Tensor | None = None  # its tensor that holds the words
-    notes: tuple[str, ...] = ()  # what else holds rows of tokens, and what is not applied
+    notes: tuple[str, ...] = ()  # on other tensors with rows of tokens, and changes that are not applied
     skipped: tuple[int, ...] = ()  # tokens whose rows were left out
 
     def _shown(self) -> dict[str, Any]:
-        """Show what it is, not its rows."""
+        """Return facts about the matrix, without its rows."""
         facts = {"tensor": self.tensor, "n_tokens": self.n_tokens, "dim": self.dim, "grid": self.stored}
         return {**facts, "chosen": self.chosen, "output": self.output, "path": self.path and str(self.path)}
 
@@ -71,11 +71,10 @@ class EmbeddingMatrix(Shown):
     def open(
         cls, source: str | Path | Source, *, tensor: str | None = None, tokenizer: str | Path | None = None
     ) -> EmbeddingMatrix:
-        """Open the input embedding of a checkpoint: a file, or a model folder (`open_source` says which).
+        """Open the input embedding of a checkpoint: a file, or a model folder (as `open_source`).
 
-        `tensor` is taken instead of the one found, `NAME[ROW]` for a row of a history; `tokenizer` is opened instead of
-        that in the folder or the file, "none" for no texts. Raises as `open_source`, `find_embedding` and
-        `open_tokenizer`.
+        `tensor` names another tensor, or with `NAME[ROW]` a row of a history; `tokenizer` another tokenizer than that
+        of the checkpoint, or "none" for no texts. Raises as `open_source`, `find_embedding` and `open_tokenizer`.
         """
         if not isinstance(source, Source):
             source = open_source(source)
@@ -86,41 +85,41 @@ class EmbeddingMatrix(Shown):
         return cls._made(source, *find_embedding(source, tensor, n_texts or None), loaded)
 
     @classmethod
-    def _made(cls, source: Source, found: Tensor, chosen: str, tokenizer: Tokenizer | None) -> EmbeddingMatrix:
-        """Return the matrix of a tensor; raises InvalidInput where its type is no grid."""
-        packing = find_packing(source, found)
-        if packing is None and found.dtype not in GRID_OF_DTYPE:
-            raise InvalidInput(SENTENCES["no_grid"].format(tensor=found))
-        if scales := find_scales(source, found):
+    def _made(cls, source: Source, tensor: Tensor, chosen: str, tokenizer: Tokenizer | None) -> EmbeddingMatrix:
+        """Return the matrix of a tensor; raises InvalidInput if its type has no grid."""
+        packing = find_packing(source, tensor)
+        if packing is None and tensor.dtype not in GRID_OF_DTYPE:
+            raise InvalidInput(SENTENCES["no_grid"].format(tensor=tensor))
+        if scales := find_scales(source, tensor):
             chosen += f"; scaled by {scales}"
-        output = find_output(source, found)
+        output = find_output(source, tensor)
         return cls(
-            words=found.packed(),
-            grid=as_grid(GRID_OF_DTYPE[found.dtype] if packing is None else "float32"),
+            words=tensor.packed(),
+            grid=as_grid(GRID_OF_DTYPE[tensor.dtype] if packing is None else "float32"),
             packing=packing,
-            tensor=found.name,
+            tensor=tensor.name,
             chosen=chosen,
             output=output.name if output else None,
             texts=tokenizer.texts if tokenizer else {},
             tokenizer=tokenizer,
-            path=found.path,
+            path=tensor.path,
             source=source,
-            held=found,
-            notes=find_notes(source, found),
+            held=tensor,
+            notes=find_notes(source, tensor),
         )
 
     @cached_property
     def tied(self) -> bool:
-        """True where the output matrix is this one, as `is_tied`; its words are read now."""
+        """True where this is the output matrix, too (as `is_tied`, which may read both)."""
         if self.source is None or self.held is None:
             return True
         return is_tied(self.source, self.held, self.source.tensors[self.output] if self.output else None)
 
     def unembedding(self) -> EmbeddingMatrix | None:
-        """Return the output matrix, whose rows score the tokens: this one where it is tied, else the output tensor.
+        """Return the output matrix (unembedding), whose rows score tokens: this one if tied, else the output tensor.
 
-        None where the model is untied and the checkpoint holds no output tensor. It may have other rows than the
-        embedding (a head that is padded). Raises InvalidInput where its type is no grid.
+        None if the model is untied and the checkpoint holds no output tensor. Its number of rows may differ from the
+        embedding's (a padded head). Raises InvalidInput if its type has no grid.
         """
         if self.tied or self.output == self.tensor:
             return self
@@ -130,7 +129,7 @@ class EmbeddingMatrix(Shown):
 
     @cached_property
     def tying(self) -> Tying:
-        """Facts about tying, the config held against the tensors; reads the output tensor where they disagree."""
+        """Tying by config and by tensors; the output tensor is read if they disagree."""
         if self.skipped and self.source and self.held:
             return self._made(self.source, self.held, self.chosen, self.tokenizer).tying
         n_differ = sentence = None
@@ -148,7 +147,7 @@ class EmbeddingMatrix(Shown):
 
     @property
     def output_shape(self) -> tuple[int, ...] | None:
-        """Rows and columns of the output tensor, where there is one."""
+        """Rows and columns of the output tensor, if there is one."""
         if not (self.source and self.output):
             return None
         output = self.source.tensors[self.output]
@@ -159,8 +158,8 @@ class EmbeddingMatrix(Shown):
     def from_array(cls, array: Any, grid: str | None = None) -> EmbeddingMatrix:
         """Take rows from memory: a numpy array (ml_dtypes included) or a torch tensor, [n_tokens, dim].
 
-        `grid` rounds them first; by default the array's own type is the grid. Raises InvalidInput where they are not
-        two-dimensional, or their type is no grid while none is given.
+        With `grid` they are rounded to it first; the default is the grid of the array's type. Raises InvalidInput if
+        they are not two-dimensional, or without `grid` if their type has none.
         """
         stored = str(array.dtype).removeprefix("torch.")
         if hasattr(array, "detach"):  # a torch tensor, without importing torch
@@ -177,7 +176,7 @@ class EmbeddingMatrix(Shown):
 
     @classmethod
     def of(cls, rows: EmbeddingMatrix | Any, grid: str | None = None) -> EmbeddingMatrix:
-        """Return a matrix itself, or rows from memory as `from_array`; `grid` serves where their type is no grid."""
+        """Return a matrix as it is, or one from memory (`from_array`); `grid` is used if its type has none."""
         if isinstance(rows, EmbeddingMatrix):
             return rows
         return cls.from_array(rows, None if str(rows.dtype).removeprefix("torch.") in GRIDS else grid)
@@ -192,30 +191,27 @@ class EmbeddingMatrix(Shown):
 
     @property
     def quantised(self) -> str | None:
-        """Type that the rows of a quantised matrix are stored in: Q4_K, ...; else None."""
+        """Type of a quantised matrix (Q4_K, ...); None if it is not quantised."""
         return self.packing.name if self.packing else None
 
     @property
     def stored(self) -> str:
-        """Grid or quantised type that rows are stored in."""
+        """Grid or quantised type of the stored rows."""
         return self.quantised or self.grid.name
 
     @cached_property
     def token_ids(self) -> Int64[np.ndarray, " n_tokens"]:
-        """Token of each row."""
+        """Token id of each row."""
         every = np.arange(self.n_tokens + len(self.skipped))
         return np.delete(every, self.skipped) if self.skipped else every
 
     @property
     def n_beyond_tokenizer(self) -> int | None:
-        """Rows whose id no tokenizer text has; None without a tokenizer."""
+        """Number of rows whose token id the tokenizer does not have; None without a tokenizer."""
         return sum(token not in self.texts for token in self.token_ids.tolist()) if self.texts else None
 
     def without(self, tokens: Iterable[int]) -> EmbeddingMatrix:
-        """Return the matrix without the rows of these tokens, which is a copy; raises InvalidInput if none is left.
-
-        Of a matrix that has all its rows.
-        """
+        """Return a copy of a complete matrix without the rows of these tokens; raises InvalidInput if none is left."""
         if not (skipped := tuple(sorted(set(tokens)))):
             return self
         kept = np.delete(np.arange(self.n_tokens), skipped)
@@ -224,12 +220,12 @@ class EmbeddingMatrix(Shown):
         return replace(self, words=self.words[kept], packing=self.packing and self.packing.of(kept), skipped=skipped)
 
     def nonfinite(self) -> list[int]:
-        """Return the tokens whose rows hold NaN or infinity, ascending; all rows are read."""
+        """Read all rows and return the tokens whose rows hold NaN or infinity, ascending."""
         bad = [rows.start + np.flatnonzero(~np.isfinite(self.rows(rows)).all(axis=1)) for rows in chunks(self.words)]
         return self.token_ids[np.concatenate(bad)].tolist()
 
     def _read(self, rows: Rows) -> np.ndarray:
-        """Return words on the grid of these rows."""
+        """Return these rows as words of the grid."""
         words = self.words[rows]
         return words if self.packing is None else self.packing.values(words, rows).view(np.uint32)
 
@@ -238,12 +234,12 @@ class EmbeddingMatrix(Shown):
         return decode(self._read(tokens), self.grid)
 
     def index(self, tokens: Rows, grid: str | Grid | None = None) -> Int64[np.ndarray, "k dim"]:
-        """Return ordered indices of these rows, after rounding to `grid` where one is given."""
+        """Return ordered indices of these rows, rounded to `grid` if one is given."""
         target = as_grid(grid or self.grid)
         return to_index(self.rounded(tokens, target), target)
 
     def rounded(self, tokens: Rows, grid: str | Grid) -> UInt[np.ndarray, "k dim"]:
-        """Return the words of these rows, rounded to a grid."""
+        """Return these rows as words of `grid`, rounded to it."""
         return regrid(self._read(tokens), self.grid, as_grid(grid))
 
     def groups(
@@ -254,10 +250,9 @@ class EmbeddingMatrix(Shown):
         device: Device | None = None,
         progress: Advance | None = None,
     ) -> Groups:
-        """Group tokens with equal rows, after rounding to `grid` where one is given; on a device where one is given.
+        """Group tokens with equal rows, rounded to `grid` if one is given, on a device if one is given.
 
-        Raises CorruptFile for rows with NaN or infinity, InvalidInput for rows that overflow `grid`; the message names
-        the tokens.
+        Raises CorruptFile for rows with NaN or infinity, InvalidInput for rows that overflow `grid`, with the tokens.
         """
         target = as_grid(grid or self.grid)
         plain = target == self.grid and self.packing is None
@@ -279,28 +274,25 @@ class EmbeddingMatrix(Shown):
         return groups
 
     def label(self, token: int | np.integer) -> str:
-        """Return a row's token, by its id, and its text where there is one: ``125 '~'``."""
+        """Return the id of a row's token and its text, if it has one: ``125 '~'``."""
         token = int(self.token_ids[token])
         text = self.texts.get(token)
         return f"{token}" if text is None else f"{token} {text!r}"
 
 
 def _n_differing(a: EmbeddingMatrix, b: EmbeddingMatrix) -> int:
-    """Count the rows of `b` that `a` lacks, or has with other values; NaN is as another NaN."""
+    """Count the rows of `b` that `a` lacks or has with other values; NaN equals NaN."""
     if a.dim != b.dim:
         return b.n_tokens
     n = min(a.n_tokens, b.n_tokens)
-    differ = b.n_tokens - n
-    for rows in chunks(a.words[:n]):
-        x, y = a.rows(rows), b.rows(rows)
-        differ += int(((x != y) & ~(np.isnan(x) & np.isnan(y))).any(axis=1).sum())
-    return differ
+    pairs = ((a.rows(rows), b.rows(rows)) for rows in chunks(a.words[:n]))
+    return b.n_tokens - n + sum(int(((x != y) & ~(np.isnan(x) & np.isnan(y))).any(axis=1).sum()) for x, y in pairs)
 
 
 def finite_rows(a: EmbeddingMatrix, b: EmbeddingMatrix) -> tuple[EmbeddingMatrix, EmbeddingMatrix]:
-    """Return two matrices of the same tokens without those whose row in either holds NaN or infinity.
+    """Return both matrices without the tokens whose row in either holds NaN or infinity.
 
-    Raises InvalidInput where none is left.
+    Raises InvalidInput if none is left.
     """
     tokens = a.nonfinite() if a is b else [*a.nonfinite(), *b.nonfinite()]
     first = a.without(token for token in tokens if token < a.n_tokens)

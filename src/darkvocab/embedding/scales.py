@@ -1,7 +1,7 @@
-"""Packed rows: what the bytes of a quantised row mean, by scales in its blocks or in tensors beside it.
+"""Dequantise packed rows, by scales within their blocks or in other tensors.
 
-Each packing has the name of the type that rows are stored in, the numbers in a row (`dim`), `values` of rows whose
-stored words are given, and `of`, the packing of a matrix of some rows alone.
+Each packing has the `name` of the stored type, the numbers in a row (`dim`), `values`, which decodes the stored words
+of rows, and `of`, the packing of a matrix that has only these rows.
 """
 
 import re
@@ -21,18 +21,19 @@ from ..sources.tensors import FORMATS
 from ..text import printable
 
 _TEXTS = (Path(__file__).with_name(f"{name}.toml").read_text("utf-8") for name in ("names", "sentences"))
-NAMES, SENTENCES = map(tomllib.loads, _TEXTS)
-PATTERNS = {name: re.compile(pattern) for name, pattern in NAMES["patterns"].items()}
+TENSOR_NAMES, SENTENCES = map(tomllib.loads, _TEXTS)
+NAME_PATTERNS = {name: re.compile(pattern) for name, pattern in TENSOR_NAMES["patterns"].items()}
 GRID_OF_DTYPE: dict[str, str] = FORMATS["grids"]
-MLX_BITS, MLX_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
+MLX_BITS = (2, 3, 4, 5, 6, 8)
+MLX_GROUPS = (32, 64, 128)
 TENSORS_BITS = (2, 4, 8)  # of compressed-tensors; its earlier versions left gaps between codes of other sizes
-BLOCK = (128, 128)  # rows and columns that share a scale, unless a config says otherwise
+SCALE_BLOCK = (128, 128)  # rows and columns that share a scale, unless a config says otherwise
 Rows = slice | list[int] | np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """Blocks of a GGUF file, which hold their own scales."""
+    """Blocks of a GGUF file, which contain their scales."""
 
     name: str  # Q4_K, ...
     stored: int  # bytes of a row
@@ -50,10 +51,10 @@ class Blocks:
 
 @dataclass(frozen=True, kw_only=True)
 class Grouped:
-    """Codes of a few bits, the lowest bit first, with a scale and a bias for each group of a row's numbers.
+    """Codes of a few bits, lowest bit first, with a scale and a bias for each group of numbers in a row.
 
-    A value is ``scale * (code - offset) + bias`` in the arithmetic of the scales' type: product and sum are rounded to
-    it, as MLX computes them [1]_ (offset 0), and compressed-tensors (no bias, offset half the number of codes) [2]_.
+    A value is ``scale * (code - offset) + bias``, with product and sum rounded to the type of the scales, as MLX [1]_
+    (offset 0) and compressed-tensors [2]_ (no bias, offset half the number of codes) compute it.
 
     References
     ----------
@@ -72,7 +73,7 @@ class Grouped:
     def values(self, words: UInt[np.ndarray, "k stored"], rows: Rows) -> Float32[np.ndarray, "k dim"]:
         from ..numerics._backends.rounding import unpack
 
-        with np.errstate(all="ignore"):  # a scale that is no number makes a row that is none, which is found later
+        with np.errstate(all="ignore"):  # a scale of NaN makes a row of NaN, which is reported later
             scales = decode(self.scales[rows], self.grid).astype(np.float64)
             biases = np.zeros_like(scales)
             if self.biases is not None:
@@ -89,13 +90,13 @@ class Grouped:
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled:
-    """Numbers of 8 bits, floating-point or int8, multiplied in float32 by the scale of their tensor, row or block."""
+    """Floating-point or int8 numbers of 8 bits, multiplied in float32 by the scale of their tensor, row or block."""
 
     name: str
     dim: int
     grid: Grid | None  # of the numbers; None: int8
     scales: Float32[np.ndarray, "r c"]
-    places: Int64[np.ndarray, " n_tokens"]  # the row of `scales` that each row has
+    places: Int64[np.ndarray, " n_tokens"]  # row of `scales` for each row
     width: int  # columns that share a scale
 
     def values(self, words: UInt[np.ndarray, "k dim"], rows: Rows) -> Float32[np.ndarray, "k dim"]:
@@ -103,7 +104,7 @@ class Scaled:
         scales = self.scales[self.places[rows]]
         if scales.shape[1] > 1:
             scales = np.repeat(scales, self.width, axis=1)[:, : self.dim]
-        with np.errstate(all="ignore"):  # a product beyond float32 is infinite, which is found later
+        with np.errstate(all="ignore"):  # a product beyond float32 is infinite, which is reported later
             return numbers * scales
 
     def of(self, rows: Rows) -> Self:
@@ -114,14 +115,14 @@ Packing = Blocks | Grouped | Scaled
 
 
 def _module(tensor: Tensor) -> str:
-    """Return the module of a weight, with the point that ends it."""
-    return PATTERNS["packed"].sub("weight", tensor.name).removesuffix("weight")
+    """Return the module name of a weight, with the dot at its end."""
+    return NAME_PATTERNS["packed"].sub("weight", tensor.name).removesuffix("weight")
 
 
 def find_companions(source: Source, tensor: Tensor) -> dict[str, Tensor]:
-    """Return the tensors by which the numbers of this one are read, by name alone: `scales`, `biases`, `shape`.
+    """Return the tensors that are needed to decode this one: `scales`, `biases`, `shape`, found by name alone.
 
-    None for a tensor of plain numbers, and for one that is packed in a way that is not read here.
+    Empty for plain numbers, and for numbers that are packed in a way that is not read here.
     """
     module = _module(tensor)
 
@@ -129,7 +130,7 @@ def find_companions(source: Source, tensor: Tensor) -> dict[str, Tensor]:
         full = (name.format(module=module, name=tensor.name) for name in names)
         return next((source.tensors[name] for name in full if name in source.tensors), None)
 
-    for rule in NAMES["companions"]:
+    for rule in TENSOR_NAMES["companions"]:
         if tensor.name.endswith(rule["ending"]) and tensor.dtype in rule.get("dtypes", (tensor.dtype,)):
             beside = {role: held for role, names in rule["roles"].items() if (held := first(names))}
             return {} if first(rule["unless"]) or len(beside) < rule["needs"] else beside
@@ -161,13 +162,13 @@ def find_packing(source: Source, tensor: Tensor) -> Packing | None:
 
 
 def is_packed(source: Source, tensor: Tensor) -> bool:
-    """Say whether integers stand for other numbers: what such packing needs lies beside them."""
+    """Say whether a tensor's integers stand for other numbers: scales or the like exist in its module."""
     module = _module(tensor)
-    return any(name.startswith(module) and PATTERNS["no_embedding"].fullmatch(name) for name in source.tensors)
+    return any(name.startswith(module) and NAME_PATTERNS["no_embedding"].fullmatch(name) for name in source.tensors)
 
 
 def refusal(source: Source, tensor: Tensor) -> InvalidInput:
-    """Return the error for a matrix that is packed in a way that is not read here."""
+    """Return the error for a matrix with an unsupported packing."""
     module = _module(tensor)
     others = [name for name in source.tensors if name.startswith(module) and name != tensor.name]
     beside = f", beside {', '.join(map(printable, others[:4]))}" if module and others else ""
@@ -175,7 +176,7 @@ def refusal(source: Source, tensor: Tensor) -> InvalidInput:
 
 
 def _unread(key: str, tensor: Tensor, **facts: Any) -> InvalidInput:
-    """Return the error of this name in `sentences.toml`, about a packed matrix."""
+    """Return the error about a packed matrix that `sentences.toml` has under this key."""
     facts |= {"tensor": tensor, "name": printable(tensor.name), "shape": list(tensor.shape)}
     return InvalidInput(SENTENCES[key].format(**facts))
 
@@ -193,7 +194,7 @@ def _grid_of(tensor: Tensor, scales: Tensor) -> Grid:
 
 
 def _whole(value: Any) -> int | None:
-    """Return a number of a config where it is a whole one, above zero."""
+    """Return a config's value if it is a positive integer, else None."""
     return value if type(value) is int and value > 0 else None
 
 
@@ -204,7 +205,7 @@ def _hidden_size(source: Source) -> int | None:
 
 
 def _affine(source: Source, tensor: Tensor, scales: Tensor, biases: Tensor) -> Grouped:
-    """Read groups of MLX: `bits = 32 * columns / (groups * group)`, the group's size by the config or what fits."""
+    """Read groups of MLX: `bits = 32 * columns / (groups * size)`, the size by the config or the one that fits."""
     grid = _grid_of(tensor, scales)
     n, columns = tensor.shape
     if len(scales.shape) != 2 or scales.shape[0] != n or not scales.shape[1]:
@@ -237,7 +238,7 @@ def _affine(source: Source, tensor: Tensor, scales: Tensor, biases: Tensor) -> G
 
 
 def _mlx_settings(source: Source, tensor: Tensor) -> dict[str, Any]:
-    """Return what a config says of the quantisation of a module, or of all of them."""
+    """Return the config's quantisation settings of this tensor's module."""
     settings = source.config.get("quantization", source.config.get("quantization_config"))
     if not isinstance(settings, dict):
         return {}
@@ -246,7 +247,7 @@ def _mlx_settings(source: Source, tensor: Tensor) -> dict[str, Any]:
 
 
 def _compressed(source: Source, tensor: Tensor, beside: dict[str, Tensor]) -> Grouped:
-    """Read symmetric groups of compressed-tensors, whose number of columns another tensor or the config says."""
+    """Read symmetric groups of compressed-tensors; another tensor or the config gives the number of columns."""
     scales = beside["scales"]
     grid = _grid_of(tensor, scales)
     n, columns = tensor.shape
@@ -270,28 +271,28 @@ def _compressed(source: Source, tensor: Tensor, beside: dict[str, Tensor]) -> Gr
 
 
 def _scaled(source: Source, tensor: Tensor, scales: Tensor) -> Scaled:
-    """Read 8-bit numbers with one scale, or one for each row, or group of a row, or block of rows and columns."""
+    """Read 8-bit numbers with one scale for the tensor, or one for each row, group of a row, or block."""
     n, dim = tensor.shape
     values = _values(tensor, scales)
     settings = source.config.get("quantization_config")
     said = settings.get("weight_block_size") if isinstance(settings, dict) else None
-    block = BLOCK
+    block = SCALE_BLOCK
     if isinstance(said, list) and len(said) == 2 and all(_whole(size) for size in said):
         block = min(said[0], n), min(said[1], dim)
-    rows = np.arange(n)
+    sharing = block  # rows and columns that share a scale
     if values.size == 1:
-        values, places, width = values.reshape(1, 1), np.zeros(n, np.int64), dim
+        values = values.reshape(1, 1)
+        sharing = (n, dim)
     elif values.ndim in (1, 2) and len(values) == n and values.size and dim % (values.size // n) == 0:
-        values, places, width = values.reshape(n, -1), rows, dim // (values.size // n)
-    elif values.shape == (-(-n // block[0]), -(-dim // block[1])):
-        places, width = rows // block[0], block[1]
-    else:
+        values = values.reshape(n, -1)
+        sharing = (1, dim // values.shape[1])
+    elif values.shape != (-(-n // block[0]), -(-dim // block[1])):
         raise _wrong(tensor, scales, f"neither one, nor for each row, nor for each block of {block[0]} x {block[1]}")
     if scales.name.endswith("SCB"):  # bitsandbytes: the largest magnitude of each row, which int8 has at 127
         values = values / np.float32(127)
     grid = None if tensor.dtype == "I8" else GRIDS[GRID_OF_DTYPE[tensor.dtype]]
     name = f"{'int8' if grid is None else grid.name} x scale"
-    return Scaled(name=name, dim=dim, grid=grid, scales=values, places=places, width=width)
+    return Scaled(name=name, dim=dim, grid=grid, scales=values, places=np.arange(n) // sharing[0], width=sharing[1])
 
 
 def _values(tensor: Tensor, scales: Tensor) -> np.ndarray:

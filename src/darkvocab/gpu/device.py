@@ -1,8 +1,7 @@
 """Devices: a GPU that draws, groups and compares many matrices of rows at once, in place of the cores.
 
-It never changes a result. Kernels are Triton's, on CUDA: twins of the compiled ones that the cores run. On mps only
-trainings run: it has no float64, and comparing all columns of all pairs there takes longer than the cores take, which
-need not.
+It never changes a result. Kernels are Triton's, on CUDA: twins of the compiled ones that the cores run. Only trainings
+run on mps: it has no float64, and compares all columns of all pairs, which takes longer than the cores need for fewer.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ from ..numerics.grouping import chunks, row_keys
 if TYPE_CHECKING:
     import torch
 
-NAMES = re.compile(r"cpu|mps|cuda(:\d+)?")
-KNOWN = "cpu, cuda, cuda:N, mps"
+DEVICE_NAME = re.compile(r"cpu|mps|cuda(:\d+)?")
+DEVICE_CHOICES = "cpu, cuda, cuda:N, mps"
 
 
 def check_device(name: str) -> str:
-    """Return the name, if it may be a device's; else raise InvalidInput."""
-    if not NAMES.fullmatch(name):
-        raise InvalidInput(f"unknown device {name!r}; choose one of {KNOWN}")
+    """Return the name of a device; raise InvalidInput if it is not one."""
+    if not DEVICE_NAME.fullmatch(name):
+        raise InvalidInput(f"unknown device {name!r}; choose one of {DEVICE_CHOICES}")
     return name
 
 
 def torch_device(name: str) -> torch.device:
-    """Return the device of this name, as torch knows it; "cpu" too.
+    """Return torch's device of this name; "cpu" too.
 
-    Raises InvalidInput for no such name, or none here: no driver, no card of this number, or a torch that was built
-    without; MissingExtra where torch is not installed.
+    Raises InvalidInput for an unknown name and for a device that this machine lacks: no driver, no card of this
+    number, or a torch built without it; MissingExtra where torch is not installed.
     """
     check_device(name)
     torch = import_torch(f"--device {name}", "gpu")
@@ -61,15 +60,13 @@ def torch_device(name: str) -> torch.device:
 
 
 def open_device(name: str | Device) -> Device | None:
-    """Return the device of this name with its kernels; None for "cpu" and "mps", beside which the cores' run.
+    """Return the device of this name with its kernels; None for "cpu" and "mps", where compiled kernels run.
 
-    An open one passes. Raises as `torch_device`; MissingExtra, too, on CUDA without Triton.
+    An open `Device` is returned as it is. Raises as `torch_device`; MissingExtra, too, on CUDA without Triton.
     """
     if isinstance(name, Device):
         return name
-    if check_device(name) == "cpu":
-        return None
-    if (place := torch_device(name)).type == "mps":
+    if check_device(name) == "cpu" or (place := torch_device(name)).type == "mps":
         return None
     if find_spec("triton") is None:
         needs = f"--device {name} needs Triton, which comes with torch for CUDA on Linux and is not installed"
@@ -78,7 +75,7 @@ def open_device(name: str | Device) -> Device | None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether torch, or a library that it calls, says so that a device has no room."""
+    """Return whether this error of torch, or of a library that it calls, means that device memory is full."""
     import torch
 
     said = "out of memory" in str(error) or "ALLOC_FAILED" in str(error)
@@ -105,7 +102,7 @@ class Device:
         if self.place.type == "cuda":
             kept = self._torch.cuda.memory_reserved(self.place) - self._torch.cuda.memory_allocated(self.place)
             return int(self._torch.cuda.mem_get_info(self.place)[0]) + kept
-        return 1 << 30  # torch's operations on a CPU are there for tests
+        return 1 << 30  # only tests run torch's operations on a CPU
 
     def put(self, array: np.ndarray) -> torch.Tensor:
         """Copy an array to the device; unsigned integers become signed ones of the same bits."""
@@ -114,7 +111,7 @@ class Device:
             array = array.view(f"i{array.itemsize}")
         tensor = self._torch.from_numpy(array)
         if self.place.type == "cuda":
-            tensor = tensor.pin_memory()  # else the host waits until all that was asked before is done
+            tensor = tensor.pin_memory()  # else the host waits for all earlier work
         return tensor.to(self.place, non_blocking=True)
 
     def empty(self, shape: tuple[int, ...], itemsize: int) -> torch.Tensor:
@@ -154,7 +151,7 @@ Queries = tuple[DistanceQuery, ...]
 Index = Callable[[int], np.ndarray]  # the ordered indices of a matrix
 # Groups and distances of one matrix of rows; distances by the rows they are over, and their unit.
 Measured = tuple[Groups, dict[tuple[str, str], KnownDistances]]
-# Waits for the result of each matrix; is given what gives the indices of one, should rows be needed later.
+# Waits for the results of all matrices; takes a function that returns one's indices, for rows needed later.
 Pending = Callable[[Index], list[Measured]]
 
 
@@ -189,7 +186,7 @@ class Batch:
             black = query.over == "black_holes"
             chosen = population >= (2 if black else 1)
             room = n // 2 if black else n
-            # The rows that are not chosen all go to one place more, which is cut off.
+            # Rows that are not chosen go to an extra last place, which is cut off.
             place = torch.where(chosen, chosen.cumsum(1) - 1, room)
             rows = torch.full((t, room + 1), -1, dtype=torch.int64, device=device.place).scatter_(1, place, token)
             weights = population if query.over == "tokens" else torch.ones_like(population)
@@ -200,7 +197,7 @@ class Batch:
 
     def _results(self, queries: Queries, fetched: Callable[[], Arrays], index: Index) -> list[Measured]:
         arrays = fetched()
-        if arrays["collided"].any():  # rows that differ have one hash: once in 10**13 trials or so
+        if arrays["collided"].any():  # different rows share a hash: about once in 10**13 trials
             row_keys.cache_clear()
             with self.device.active():
                 again = self.measure(queries)

@@ -13,7 +13,7 @@ from ..numerics.grouping import Groups, identical_rows, members_of
 
 @dataclass(frozen=True)
 class Census:
-    """The partition of tokens into groups of equal rows. Black hole: two or more; singleton: one."""
+    """Partition of the tokens into groups of equal rows. A black hole has two tokens or more, a singleton one."""
 
     groups: Groups
 
@@ -27,7 +27,7 @@ class Census:
 
     @cached_property
     def _black(self) -> Int64[np.ndarray, " black_holes"]:
-        """Groups that are black holes: most populous first, then by first token."""
+        """Groups of two tokens or more, the most populous first, then by first token."""
         black = np.flatnonzero(self.groups.counts >= 2)
         return black[np.lexsort((self.groups.first[black], -self.groups.counts[black]))]
 
@@ -45,7 +45,7 @@ class Census:
         return self.n_tokens - self.n_singletons
 
     def counts(self) -> dict[str, int]:
-        """Return the four numbers of a census, under the names that records and reports have."""
+        """Return the four numbers of a census, by the names of records."""
         names = "n_unique", "n_black_holes", "black_hole_population", "n_singletons"
         return {name: getattr(self, name) for name in names}
 
@@ -56,7 +56,7 @@ class Census:
 
     @property
     def largest_group(self) -> int:
-        """Population of the largest group: 1 when every token is a singleton, 0 without tokens."""
+        """Population of the largest group: 1 if every token is a singleton, 0 without tokens."""
         return int(self.groups.counts.max(initial=0))
 
     @property
@@ -70,7 +70,6 @@ class Census:
 
     @property
     def mean_population(self) -> float:
-        """Mean population of a black hole."""
         return self.black_hole_population / self.n_black_holes if self.n_black_holes else 0.0
 
     @property
@@ -85,10 +84,7 @@ class Census:
 
     @property
     def gini(self) -> float:
-        """Gini coefficient G of the black holes' populations; 0 for fewer than two.
-
-        ``G = 2 sum(i x_i) / (n sum x_i) - (n + 1) / n`` for x ascending, i from 1 (seed 001).
-        """
+        """Gini coefficient ``2 sum(i x_i) / (n sum x_i) - (n + 1) / n``, x ascending (seed 001); 0 for n < 2."""
         n = self.n_black_holes
         if n <= 1:
             return 0.0
@@ -96,7 +92,7 @@ class Census:
         return 2 * float(np.arange(1, n + 1) @ ascending) / (n * float(ascending.sum())) - (n + 1) / n
 
     def population_spectrum(self) -> tuple[Int64[np.ndarray, " sizes"], Int64[np.ndarray, " sizes"]]:
-        """Return the populations that occur, ascending, with the 1 of singletons, and how many groups have each."""
+        """Return the distinct populations of groups, ascending, with 1 for singletons, and their numbers of groups."""
         sizes, groups = np.unique(self.groups.counts, return_counts=True)
         return sizes, groups.astype(np.int64)
 

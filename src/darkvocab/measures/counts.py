@@ -1,4 +1,4 @@
-"""Counts: what the tokens of a corpus come to. Which occur of those sought, and which of the vocabulary never?"""
+"""Counts of the tokens of a corpus: which of the sought ones occur, and which of the vocabulary never do."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import polars as pl
 from jaxtyping import Int64
 
 from ..errors import InvalidInput, machine_errors
 from ..runs.records import reading, write_table
 from ..text import Shown
 
-if TYPE_CHECKING:
-    import polars as pl
-
 SCHEMA_VERSION = 1
-COUNTS = "counts.parquet"  # of a run folder
+COUNTS_FILE = "counts.parquet"  # of a run folder
 FATAL = ("untrained", "weak", "verified")  # kinds of tokens that a corpus may be refused for
 NUMBERS = ("n_pieces", "n_files", "n_binary", "n_bytes", "n_texts", "n_tokens", "n_bad_lines")
 PLACES = 3  # of a token that are kept
@@ -31,12 +29,12 @@ Places = Mapping[int, list[dict[str, Any]]]  # by token: file, line, before, aft
 class Counts(Shown):
     """Counts of every token of a model in a corpus, and places of those that were sought."""
 
-    read: Mapping[str, int]  # `NUMBERS`, and n_lines: of the last file, so far
+    read: Mapping[str, int]  # `NUMBERS`; and n_lines of the last file, so far
     tokens: pl.DataFrame  # all, by id: docs/files.md has the columns
     places: Places
 
     def plus(self, read: Mapping[str, int], total: np.ndarray, places: Places, *, within: bool) -> Counts:
-        """Add the counts of the next piece, which begins `within` a file, or at its begin."""
+        """Add the counts of the next piece, which begins `within` a file or at its start."""
         n_lines = self.read["n_lines"] if within else 0
         numbers = {name: n + read.get(name, 0) for name, n in self.read.items()}
         numbers["n_lines"] = n_lines + read["n_lines"]
@@ -47,8 +45,6 @@ class Counts(Shown):
     @classmethod
     def open(cls, path: Path) -> Counts:
         """Read counts as `write` leaves them; CorruptFile for something else."""
-        import polars as pl
-
         with reading(path, "counts of a corpus"):
             held = json.loads(pl.read_parquet_metadata(path)["corpus"])
             places = {int(token): some for token, some in held["places"].items()}
@@ -60,15 +56,13 @@ class Counts(Shown):
 
     def occurring(self) -> pl.DataFrame:
         """Return the sought tokens that occur, the most frequent first, with their first places."""
-        import polars as pl
-
         kept = self.tokens.filter(self.tokens["sought"] & (self.tokens["count"] > 0)).drop("sought")
         kept = kept.sort("count", "id", descending=[True, False])
         first = [self.places[token][0] for token in kept["id"]]
         return kept.hstack(pl.DataFrame(first, {"file": str, "line": int, "before": str, "after": str}))
 
     def kinds(self) -> dict[str, dict[str, int]]:
-        """Return for each grade, and the verified, how many tokens it has, how many occur, and how often together."""
+        """Count for each grade, and the verified, the tokens, those that occur, and their occurrences."""
         of = {grade: self.tokens["grade"] == grade for grade in ("untrained", "weak", "trained")}
         if "verified" in self.tokens.columns:
             of["verified"] = self.tokens["verified"].fill_null(False)
@@ -79,7 +73,7 @@ class Counts(Shown):
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the counts come to as JSON-ready data, and the sought tokens that occur."""
+        """Return totals as JSON-ready data, and the sought tokens that occur."""
         occurring = self.occurring().drop("file", "line", "before", "after").to_dicts()
         tokens = [{**token, "places": self.places[token["id"]]} for token in occurring]
         facts = {name: self.read[name] for name in NUMBERS} | {"kinds": self.kinds()}
@@ -88,17 +82,17 @@ class Counts(Shown):
 
 
 def joined(places: Places, more: Places) -> Places:
-    """Return places and those behind them, as many as are kept of each token."""
+    """Append places to places, up to the `PLACES` that are kept of each token."""
     tokens = sorted({*places, *more})
     return {token: [*places.get(token, []), *more.get(token, [])][:PLACES] for token in tokens}
 
 
 def never(counts: Int64[np.ndarray, " n_tokens"]) -> dict[str, Any]:
-    """Return how many tokens never occur, and bounds of 95% on their share, were the corpus a random sample.
+    """Count the tokens that never occur, with 95% bounds on their share, were the corpus a random sample.
 
-    Of N tokens n1 occur once and n2 twice. `share_each` of a token that never occurs is 3/N at most (the rule of
-    three); `missing_mass`, the share of all of them, is n1/N (Good 1953), at most `missing_mass_high`: n1/N + 1.645
-    sqrt(n1 (1 - n1/N) + 2 n2) / N (Esty 1983), and no less than 3/N. All three are None where there are no tokens.
+    N tokens, of which n1 occur once and n2 twice. `share_each`, of one token that never occurs, is at most 3/N (the
+    rule of three). `missing_mass`, of all of them, is n1/N (Good 1953) and at most `missing_mass_high` = n1/N + 1.645
+    sqrt(n1 (1 - n1/N) + 2 n2) / N (Esty 1983), which is at least 3/N. All three are None without tokens.
 
     Examples
     --------
@@ -119,21 +113,17 @@ def read_counts(path: str | Path, n_tokens: int) -> Int64[np.ndarray, " n_tokens
 
     Raises MissingFile, CorruptFile where it is no such file, InvalidInput where it has other columns or numbers.
     """
-    import polars as pl
-
     path = Path(path)
     with path.open("rb") as file, reading(path, "counts as Parquet or CSV"):
         frame = pl.read_csv(file) if path.suffix == ".csv" else pl.read_parquet(file)
     columns = [frame[name] for name in ("id", "count") if name in frame.columns and frame[name].dtype.is_integer()]
     if len(columns) < 2 or any(column.null_count() or (column < 0).any() for column in columns):
-        raise InvalidInput(
-            f"{path}: counts are columns `id` and `count` of whole numbers from 0 on, not {frame.schema}"
-        )
+        wanted = "columns `id` and `count` of whole numbers from 0 on"
+        raise InvalidInput(f"{path}: counts are {wanted}, not {frame.schema}")
     ids = columns[0].to_numpy()
     if len(np.unique(ids)) < len(ids) or ids.max(initial=0) >= n_tokens:
-        raise InvalidInput(
-            f"{path}: an id is there twice, or beyond the {n_tokens:,} tokens of the model: {ids.max():,}"
-        )
+        wrong = f"an id is there twice, or beyond the {n_tokens:,} tokens of the model"
+        raise InvalidInput(f"{path}: {wrong}: {ids.max():,}")
     counts = np.zeros(n_tokens, np.int64)
     counts[ids] = columns[1]
     return counts

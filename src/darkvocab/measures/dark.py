@@ -16,7 +16,7 @@ from ..embedding.matrix import EmbeddingMatrix
 from ..numerics.populations import LowerTail, lower_tail
 from ..progress import Advance
 from .census import Census
-from .indicators import BLACK_HOLES, NEVER, Indicators, indicators
+from .indicators import BLACK_HOLES, UNSEEN_TOKENS, Indicators, indicators
 
 if TYPE_CHECKING:
     from ..gpu.device import Device
@@ -25,25 +25,23 @@ if TYPE_CHECKING:
 GRADES = ("trained", "weak", "untrained")
 TRAINED, WEAK, UNTRAINED = range(len(GRADES))
 SAYS: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-SHARE = 0.2  # of trained tokens among the weak, at most, at any distance from the reference
-MOVED = 1 / 3  # of the trained tokens' median distance: no token that moved further is weak (LOG.md: SmolLM2's P_max)
+MOST_WRONG = 0.2  # expected share of trained tokens among the weak, at most, at any distance from the reference
+MOVED = 1 / 3  # part of the trained tokens' median distance up to which a token may be weak (LOG.md: SmolLM2's P_max)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One matrix of a model, and what training did to its rows.
+    """One matrix of a model, and the grades of its rows.
 
     A token is
 
     - ``untrained``: its score is at least `indicators.DARK`: it moved as little as the reference;
-    - ``weak``: it moved, but by less than a third of the median distance of the others, and lies nearer to the
-      reference than their own lower tail explains (`numerics.populations.lower_tail`, of the logarithm of the distance
-      that the score is made of);
-    - ``trained``: neither. Without a reference no token is weak: there is nothing to be near to.
+    - ``weak``: it moved, but less than a third of the trained rows' median distance, and is nearer to the reference
+      than their lower tail explains (`numerics.populations.lower_tail`, of the logarithm of the score's distance);
+    - ``trained``: neither. Without a reference no token is weak.
 
-    The law cannot tell weak rows among trained ones that moved as differently from each other (it misses them, and
-    says so), nor a few tokens that learned enough from little: marks of a chat format, say, that only a short last
-    training used, count as weak.
+    The law misses weak rows where trained ones moved by very different distances, and says so. It calls weak the few
+    tokens that learned enough from little training, such as marks of a chat format.
     """
 
     name: str  # "input" or "output"; "both" where the two are one
@@ -55,7 +53,7 @@ class Side:
 
     @property
     def distance(self) -> Float64[np.ndarray, " n_tokens"] | None:
-        """Distance to the reference that the score is made of; None without a reference."""
+        """Distance to the reference from which the score is computed; None without a reference."""
         return self.indicators.columns[self.indicators.by] if self.indicators.by else None
 
     @property
@@ -65,9 +63,8 @@ class Side:
         if tail is None:
             return SAYS["no_reference"]
         if not tail.n_below:
-            return SAYS["reaching" if tail.reaching >= 1 else "missed" if tail.missed >= 1 else "none"].format(
-                tail=tail
-            )
+            reason = "reaching" if tail.reaching >= 1 else "missed" if tail.missed >= 1 else "none"
+            return SAYS[reason].format(tail=tail)
         share = min(tail.expected / tail.n_below, 1.0)
         wrong = f"at most {share:.1%}" if share >= 0.001 else "fewer than 0.1%"
         missed = f"; at least {tail.missed:,.0f} more lie among the trained" if tail.missed >= 1 else ""
@@ -77,24 +74,24 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Sides of a model, each judged; of an untied model the worse grade of a token counts."""
+    """Graded sides of a model; of an untied model the worse grade of a token counts."""
 
     sides: tuple[Side, ...]  # the input's, then the output's; one where they are one matrix
     n_tokens: int  # of the input; an output matrix may be padded
 
     @property
     def judged(self) -> Side:
-        """The side whose rows tell most of training: the output's where that was judged."""
+        """Side whose rows show training best: the output's where that was graded."""
         return self.sides[-1]
 
     @cached_property
     def grade(self) -> Int8[np.ndarray, " n_tokens"]:
-        """The worse grade of each token."""
+        """Worse grade of each token."""
         return np.max([side.grade[: self.n_tokens] for side in self.sides], axis=0)
 
     @cached_property
     def score(self) -> Float64[np.ndarray, " n_tokens"]:
-        """The higher score of each token."""
+        """Higher score of each token."""
         return np.max([side.indicators.score[: self.n_tokens] for side in self.sides], axis=0)
 
     @property
@@ -102,7 +99,7 @@ class Judgement:
         return self.grade == UNTRAINED
 
     def side(self) -> list[str | None]:
-        """Return for each token which matrix has the worse grade: "input", "output", "both", or None if trained."""
+        """Return the matrix with the worse grade of each token: "input", "output", "both", or None if trained."""
         names = np.full(self.n_tokens, "both", object)
         if len(self.sides) == 2:
             first, second = (side.grade[: self.n_tokens] for side in self.sides)
@@ -113,7 +110,7 @@ class Judgement:
 
 
 def judged_matrix(matrix: EmbeddingMatrix) -> EmbeddingMatrix:
-    """Return the matrix whose rows tell what training did: the output, where it has a row for every token."""
+    """Return the matrix whose rows show training best: the output, where it has a row for every token."""
     output = matrix.unembedding()
     return output if output is not None and output.n_tokens >= matrix.n_tokens else matrix
 
@@ -128,18 +125,18 @@ def judge(
     device: Device | None = None,
     progress: Advance | None = None,
 ) -> Judgement:
-    """Judge the tokens of a checkpoint by what training did to their rows.
+    """Grade the tokens of a checkpoint by how far training moved their rows.
 
-    The embedding is judged, and the output matrix where the model has one of its own: training moves its rows whenever
-    a token is not predicted (Land & Bartolo judge by it alone). Raises as `vocabulary` and `EmbeddingMatrix.groups`.
+    The embedding is graded, and the output matrix of an untied model: training moves its rows whenever a token is not
+    predicted (Land & Bartolo judge by it alone). Raises as `vocabulary` and `EmbeddingMatrix.groups`.
 
     Parameters
     ----------
     matrix : the input embedding
-    judged : what `judged_matrix` returns, where that is known already
-    census : of the input embedding; by default taken here, by value, on the stored grid
-    words : returns what the rows mean; called when norms have been taken, as it may wait for them
-    n_occurrences : of each token in a corpus, where that is known: those that have none may be a reference
+    judged : `judged_matrix(matrix)`, where that is known already
+    census : of the input embedding; by default by value, on the stored grid
+    words : returns the vocabulary; called after the norms, as it may wait
+    n_occurrences : of each token in a corpus: those that never occur may be a reference
     device : groups rows on a GPU; changes no result
     progress : called with the bytes of rows of each pass
     """
@@ -147,7 +144,7 @@ def judge(
 
     judged = judged or judged_matrix(matrix)
     words = words or cache(lambda: vocabulary(matrix.tokenizer, matrix.n_tokens))
-    never = {} if n_occurrences is None else {NEVER: np.flatnonzero(n_occurrences == 0)}
+    never = {} if n_occurrences is None else {UNSEEN_TOKENS: np.flatnonzero(n_occurrences == 0)}
 
     def side(name: str, rows: EmbeddingMatrix, census: Census | None) -> Side:
         taken = census or Census(rows.groups(device=device, progress=progress))
@@ -167,19 +164,19 @@ def graded(name: str, matrix: EmbeddingMatrix, census: Census, shown: Indicators
         logarithms = np.log(np.maximum(shown.columns[shown.by], np.finfo(np.float64).tiny))
         moved = np.flatnonzero(~shown.dark)
         furthest = np.log(shown.threshold) if shown.threshold else -np.inf
-        power = 1 if shown.by == "euclidean" else 2  # a cosine distance grows as the square of an angle
+        power = 1 if shown.by == "euclidean" else 2  # a cosine distance grows with the square of the angle
         limit = np.median(logarithms[moved]) + power * np.log(MOVED) if len(moved) else -np.inf
-        tail = lower_tail(logarithms[moved], limit=limit, at=furthest, share=SHARE)
+        tail = lower_tail(logarithms[moved], limit=limit, at=furthest, share=MOST_WRONG)
         grade[moved[logarithms[moved] <= tail.bound]] = WEAK
     return Side(name=name, matrix=matrix, census=census, indicators=shown, tail=tail, grade=grade)
 
 
 def untrained(matrix: EmbeddingMatrix, census: Census, words: Vocabulary) -> dict[str, Int64[np.ndarray, " k"]]:
-    """Return kinds of tokens that no training can have moved, or none can have moved apart, with their ids."""
+    """Return the ids of tokens that training cannot have moved, or cannot have moved apart, by kind."""
     category = np.array(words.category)
     reserved = np.array([name is not None for name in words.reserved])
     beyond = np.flatnonzero(category == "beyond_tokenizer")
-    padding = np.arange(len(category), matrix.n_tokens)  # rows that pad the output matrix
+    padding = np.arange(len(category), matrix.n_tokens)  # rows of the output matrix
     return {
         "rows beyond the tokenizer" if len(beyond) else "output rows beyond the input": np.append(beyond, padding),
         BLACK_HOLES: np.flatnonzero(census.numbers),
@@ -191,9 +188,9 @@ def untrained(matrix: EmbeddingMatrix, census: Census, words: Vocabulary) -> dic
 def surest_first(
     score: Float64[np.ndarray, " n"], distance: Float64[np.ndarray, " n"] | None = None
 ) -> Int64[np.ndarray, " n"]:
-    """Return token ids, the surest to be dark first: of the highest score (NaN last), then the nearest, then by id.
+    """Return token ids, the surest to be dark first: by the highest score (NaN last), the least distance, then by id.
 
-    The distance, that which the score is made of, still tells apart tokens whose score is 1.
+    The distance, from which the score is computed, orders tokens whose score is 1.
 
     Examples
     --------

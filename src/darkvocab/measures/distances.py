@@ -1,4 +1,4 @@
-"""Distances of rows: of each token's row in one matrix from that in another; of every row to the nearest of some."""
+"""Measure distances of rows: of each token's rows in two matrices; of every row to the nearest of some rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from ..progress import Advance
 
 @dataclass(frozen=True, kw_only=True)
 class Displacements:
-    """Distances between the rows of each token that two matrices have."""
+    """Distances between the two rows of each token in two matrices."""
 
     same: Bool[np.ndarray, " n"]  # bit for bit, on the grid that they were compared on
     l_inf_steps: Int64[np.ndarray, " n"]  # grid steps in the column that differs most; 0 between -0.0 and 0.0
@@ -31,10 +31,11 @@ def displacements(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> Displacements:
-    """Measure the displacements from `a` to `b` of the tokens that both have; rows are finite and of one length.
+    """Measure the displacements from `a` to `b` of the tokens that both have; rows must be finite.
 
-    A few rows are read at a time and rounded to `grid`, by default that of `a`, on so many threads, by default one per
-    core; `progress` is called with the bytes of `a` and `b` as they are compared.
+    A few rows are read at a time and rounded to `grid`, by default that of `a`, in `threads`, by default one per core;
+    `progress` is called with the bytes of `a` and `b` as they are compared. Raises InvalidInput for rows of different
+    lengths.
 
     Examples
     --------
@@ -47,10 +48,10 @@ def displacements(
         raise InvalidInput(f"rows of {a.dim:,} and of {b.dim:,} columns cannot be compared")
     target = as_grid(grid or a.grid)
     n = min(a.n_tokens, b.n_tokens)
-    far = Displacements(
-        same=np.empty(n, bool), l_inf_steps=np.empty(n, np.int64), l_inf=np.empty(n), euclidean=np.empty(n)
-    )
-    sign, shift = target.word_dtype.type(target.sign), np.uint32(16 * (target.name == "bfloat16"))
+    steps = np.empty(n, np.int64)
+    far = Displacements(same=np.empty(n, bool), l_inf_steps=steps, l_inf=np.empty(n), euclidean=np.empty(n))
+    sign = target.word_dtype.type(target.sign)
+    shift = np.uint32(16 * (target.name == "bfloat16"))
 
     def compare(rows: slice) -> None:
         words = a.rounded(rows, target), b.rounded(rows, target)

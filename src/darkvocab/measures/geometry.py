@@ -1,4 +1,4 @@
-"""Geometry: L-infinity distances of all pairs of rows, the extent of each column, and the graph of rows that touch."""
+"""Measure the L-infinity distances of all pairs of rows, the extent of each column, and the graph of touching rows."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,12 +28,12 @@ class Geometry:
 
     @cached_property
     def in_weight(self) -> Distances:
-        """``max_d |a_d - b_d|`` in float32, weight units."""
+        """Distances ``max_d |a_d - b_d|`` in float32, weight units."""
         return Distances(self.index, self.grid, unit="weight", weights=self.weights, threads=self.threads)
 
     @cached_property
     def in_steps(self) -> Distances:
-        """``max_d |difference of ordered indices|``."""
+        """Distances ``max_d |difference of ordered indices|``."""
         return Distances(self.index, self.grid, unit="steps", weights=self.weights, threads=self.threads)
 
     @property
@@ -58,15 +58,15 @@ class Geometry:
 
     @property
     def n_varying_columns(self) -> int:
-        """Columns in which not all rows are equal; the others are constant."""
+        """Number of columns in which not all rows are equal."""
         return self.in_weight.rows.shape[1]
 
 
 class Topology:
-    """The graph of rows, an edge wherever two of them touch.
+    """Graph of rows, with an edge between any two that touch.
 
-    A row that stands for several tokens is that many vertices, which touch each other too. With one vertex: one
-    component, isolated, densities 1; with none: zeros (seed 001's conventions).
+    A row of several tokens is that many vertices, which touch each other, too. One vertex is one isolated component of
+    density 1; without vertices all numbers are 0 (seed 001's conventions).
     """
 
     def __init__(self, distances: Distances, touching: Touching, *, over: str = "unique") -> None:
@@ -132,7 +132,7 @@ class Topology:
 
     @cached_property
     def _size_of(self) -> Int64[np.ndarray, " n"]:
-        """Vertices of the component that goes by this row; 0 for rows that none goes by."""
+        """Number of vertices of each component, at its first row; 0 at all other rows."""
         return np.bincount(self.labels, self._weights, len(self.labels)).astype(np.int64)
 
 

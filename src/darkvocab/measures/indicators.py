@@ -1,4 +1,4 @@
-"""Indicators of under-trained tokens: distances of each row to rows that no training can have moved."""
+"""Indicators of under-trained tokens: distances of each row to rows that training cannot have moved."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from ..numerics.grouping import chunks, n_cores
 from ..numerics.populations import Law, low_mode, membership
 from ..progress import Advance
 
-SAMPLE = 2_048  # rows, evenly spaced, that a reference must stand apart from
-TIGHTNESS = 0.5  # median distance to the reference's mean, of its rows over that of the others, at most
-BETTER = 0.01  # area that another indicator must gain over the Euclidean distance to be preferred
-DARK = 0.5  # chance from which a token is called dark
-TINY = 0.01  # a row near zero is shorter than this part of a long one (95% of rows are no longer), and
-GAP = 100.0  # so many times shorter than the next longer row
-FEW = 3  # tokens that may share a row because one is a copy,
-LIKE_OTHERS = 0.05  # where it lies no nearer to the mean than this share of all rows
-ALONG = 0.9  # cosine from which a row has the direction of another,
-FEWEST_ALONG = 3  # where so many others do at least, and no more than half of all
-BLOCK = 8  # vectors iterated together towards the first principal component,
-SAMPLE_PASSES = 8  # so often over the sample,
+SAMPLE_ROWS = 2_048  # evenly spaced rows, from which a reference must stand apart
+TIGHTNESS = 0.5  # most that the reference's median distance to its mean may be, over that of the sample
+BETTER = 0.01  # area under the ROC curve by which another indicator must beat the Euclidean distance
+DARK = 0.5  # score from which a token is dark
+TINY = 0.01  # a row near zero is shorter than this part of the 95% quantile of the norms, and
+GAP = 100.0  # by this factor shorter than the next longer row
+FEW_COPIES = 3  # up to so many tokens may share a row because they were copied,
+LIKE_OTHERS = 0.05  # unless it is nearer to the mean than this share of all rows
+ALONG = 0.9  # cosine from which two rows have one direction,
+FEWEST_ALONG = 3  # which so many others at least must have, and at most half of all
+N_DIRECTIONS = 8  # of the subspace iteration for the first principal component,
+SAMPLE_PASSES = 8  # passes over the sample,
 COMPONENT_PASSES = 2  # and then over all rows
-AT_A_TIME = 64  # rows, or results of a few rows, that are held at a time
-FAR = 40  # power of two beyond which rows are scaled for it
+ROWS_HELD = 64  # rows, or results of a few rows, in memory at a time
+FAR_EXPONENT = 40  # of the longest row, from which rows are scaled to be multiplied in float32
 MODE = "low-norm mode"
 NEAR_ZERO = "rows near zero"
 BLACK_HOLES = "black holes"
-NEVER = "tokens that never occur in the corpus"  # many of them may be trained: the corpus is not that of the training
+UNSEEN_TOKENS = "tokens that never occur in the corpus"  # which is not that of the training: many may be trained
 DIRECTION = "rows in one direction"
 
 Rows = Float32[np.ndarray, "rows dim"]
 Tokens = Int64[np.ndarray, " _"]  # ids
 Lengths = Float64[np.ndarray, " _"]
 
-COLUMNS: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+INDICATORS: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,38 +55,38 @@ class Reference:
 
     kind: str  # of `known`, several joined by ", "; or MODE, DIRECTION or NEAR_ZERO
     tokens: Int64[np.ndarray, " m"]
-    n_left_out: int  # candidates of this kind that lie nearer to the other rows than to these
+    n_left_out: int  # candidates of this kind that lie nearer to the other rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Indicators:
-    """Each token's distances to the reference, and the chance that it belongs to the same population."""
+    """Distances of each token to the reference, and its probability to belong to the same population."""
 
     norms: Float64[np.ndarray, " n_tokens"]
-    near_zero: Int64[np.ndarray, " k"]  # tokens whose rows a gap of orders of magnitude parts from all others
+    near_zero: Int64[np.ndarray, " k"]  # tokens whose rows are orders of magnitude shorter than all others
     reference: Reference | None  # None where no rows stand apart from the others
-    columns: dict[str, Float64[np.ndarray, " n_tokens"]]  # by the names of `COLUMNS`; empty without a reference
-    by: str | None  # the column that `score` is made of
+    columns: dict[str, Float64[np.ndarray, " n_tokens"]]  # by the names of `INDICATORS`; empty without a reference
+    by: str | None  # the column that `score` is computed from
     score: Float64[np.ndarray, " n_tokens"]
 
     def of_first(self, n: int) -> Indicators:
-        """Return the indicators of the first n rows: those of tokens, where others pad the matrix."""
+        """Return the indicators of the first n rows, which are those of tokens in a padded matrix."""
         columns = {name: column[:n] for name, column in self.columns.items()}
         return replace(self, norms=self.norms[:n], columns=columns, score=self.score[:n])
 
     @property
     def dark(self) -> Bool[np.ndarray, " n_tokens"]:
-        """Tokens that are rather of the reference's population than not."""
+        """Tokens that probably belong to the reference's population."""
         return self.score >= DARK
 
     @property
     def threshold(self) -> float | None:
-        """The largest value of the column `by` among dark tokens; None without any."""
+        """Largest value of the column `by` among dark tokens; None without any."""
         return float(self.columns[self.by][self.dark].max()) if self.by and self.dark.any() else None
 
     @property
     def expected_false_positives(self) -> float | None:
-        """Part of the dark tokens that is expected not to be of the reference's population; None without any."""
+        """Expected share of dark tokens outside of the reference's population; None without dark tokens."""
         return float(1 - self.score[self.dark].mean()) if self.dark.any() else None
 
 
@@ -97,34 +97,31 @@ def indicators(
     threads: int | None = None,
     progress: Advance | None = None,
 ) -> Indicators:
-    """Measure Land & Bartolo's indicators [1]_ of every row from a reference found among the rows, and a score.
+    """Measure Land & Bartolo's indicators [1]_ of every row, by a reference among the rows, and a score.
 
-    The reference is all that `known` names (but for `NEVER`) where that stands apart from the other rows; else the
-    first kind of it that does; else the low-norm mode: the rows up to the peak of a mode of the norms, in their lower
-    half, that a valley parts from the rest. To stand apart is to lie, in the median, at no more than half the distance
-    from the own mean (a member's own share taken out of it) of 2,048 other rows. Candidates nearer to the others than
-    to the reference (beyond the geometric mean of both medians) are left out of it.
+    The reference is the first of these that stands apart from the other rows: all kinds of `known` together, but for
+    `UNSEEN_TOKENS`; each kind of it; the low-norm mode (rows up to the peak of a mode in the lower half of the norms
+    that a valley separates from the rest); rows in one direction; rows near zero. Rows stand apart if their median
+    distance to their own mean (of the other members) is at most half that of 2,048 other rows. Candidates nearer to the
+    others (beyond the geometric mean of both medians) are left out.
 
-    The score is `darkvocab.numerics.populations.membership` of the logarithm of a distance, Euclidean unless another
-    indicator tells the reference from the others better. It says how likely a token was trained as little as the
-    reference, not whether it is a good token. Where nothing stands apart there is no reference, and every score is 0.
-
-    Rows near zero (`rows_near_zero`) are no matter of chance: their score is 1, whatever the reference. They are left
-    out of it, and are the reference themselves where nothing else stands apart. Nor are rows a matter of chance that
-    lie as near to the reference: a gap of such a factor in the Euclidean distance parts them from all others.
+    The score, `darkvocab.numerics.populations.membership` of the logarithm of a distance, is the probability that a
+    token was trained as little as the reference. The distance is Euclidean unless another indicator separates the
+    reference better. Without a reference every score is 0. Rows near zero (`rows_near_zero`) are in no other reference
+    and have score 1, as have rows whose Euclidean distance to it is separated from all others by such a gap.
 
     Parameters
     ----------
     rows : an `EmbeddingMatrix`, or an array as `EmbeddingMatrix.of`; of an untied model its output matrix
-    known : kinds of token that no training can have moved, the surest first, each with its token ids; or what returns
-        them, called when norms and the principal component have been taken
+    known : ids of tokens that training cannot have moved, by kind, the surest first; or a function that returns them,
+        called after norms and the principal component are computed
     progress : called with the bytes of rows that each pass has read
 
     References
     ----------
     .. [1] S. Land, M. Bartolo, "Fishing for Magikarp: Automatically Detecting Under-trained Tokens in Large Language
-       Models", EMNLP 2024, arXiv:2405.05417, section 3.2; the first principal component is of the centred rows, taken
-       off the rows as they are, as in the authors' own code.
+       Models", EMNLP 2024, arXiv:2405.05417, section 3.2; the first principal component is of the centred rows, and is
+       removed from the rows that are not, as in the authors' code.
 
     Examples
     --------
@@ -139,40 +136,22 @@ def indicators(
     norms, frame = _framed(matrix, over)
     near_zero = rows_near_zero(norms)
     sample = np.setdiff1d(_evenly(matrix.n_tokens), near_zero)
-    score = np.zeros(matrix.n_tokens)
-    columns: dict[str, np.ndarray] = {}
     kinds = known() if callable(known) else known or {}
-    for kind, tokens in _candidates(matrix, kinds, norms, near_zero, sample):
-        apart = _standing_apart(matrix, frame, kind, tokens, sample)
-        if apart is None:
-            continue
-        columns = _columns(over, apart.centre, frame)
-        logarithms = _logarithms(columns[apart.by], apart.floor)
-        if kind == DIRECTION:  # a cluster by its definition, no sample of one
-            score[tokens] = 1
-        elif kind != NEAR_ZERO:
-            law = Law.of_lower_half(logarithms, apart.logarithms) if kind == MODE else Law.of_sample(apart.logarithms)
-            score = membership(logarithms, law, at_least=len(apart.reference.tokens), furthest=apart.furthest)
-        score[rows_near_zero(columns["euclidean"])] = 1  # from few equal rows no law is learned
-        break
-    else:
-        apart = None
+    candidates = _candidates(matrix, kinds, norms, near_zero, sample)
+    tried = (_standing_apart(matrix, frame, kind, tokens, sample) for kind, tokens in candidates)
+    apart = next(filter(None, tried), None)
+    columns = _columns(over, apart.centre, frame) if apart else {}
+    score = _score(columns, apart) if apart else np.zeros(matrix.n_tokens)
     score[near_zero] = 1
-    return Indicators(
-        norms=norms,
-        near_zero=near_zero,
-        reference=apart.reference if apart else None,
-        columns=columns,
-        by=apart.by if apart else None,
-        score=score,
-    )
+    facts: dict[str, Any] = {"reference": apart and apart.reference, "by": apart and apart.by}
+    return Indicators(norms=norms, near_zero=near_zero, columns=columns, score=score, **facts)
 
 
 def rows_near_zero(norms: Float64[np.ndarray, " n_tokens"]) -> Int64[np.ndarray, " k"]:
     """Return the tokens whose rows are orders of magnitude shorter than all others.
 
-    These are the rows below a gap of a factor of at least `GAP` between one norm and the next longer one, where that
-    gap begins below `TINY` times the 95% quantile; of several such gaps, the highest.
+    These are the rows below the highest gap of a factor of at least `GAP` between two successive norms that begins
+    below `TINY` times the 95% quantile.
 
     Examples
     --------
@@ -188,7 +167,7 @@ def rows_near_zero(norms: Float64[np.ndarray, " n_tokens"]) -> Int64[np.ndarray,
 
 
 def bytes_read(matrix: EmbeddingMatrix) -> int:
-    """Return how many bytes of rows `indicators` reads, all passes together; one pass less without a reference."""
+    """Return how many bytes of rows all passes of `indicators` read; without a reference there is one pass less."""
     n_passes = 1 + COMPONENT_PASSES + 1  # norms and mean, the principal component, distances to the reference
     return n_passes * matrix.words.nbytes
 
@@ -198,7 +177,7 @@ _Over = Callable[[Callable[[Rows], Any]], Iterator[Any]]  # yields the results o
 
 @dataclass(frozen=True)
 class _Frame:
-    """Vectors that are taken off rows before angles are measured."""
+    """Vectors removed from rows before angles are measured."""
 
     mean: Float64[np.ndarray, " dim"]
     component: Float64[np.ndarray, " dim"]  # the first principal one, of length 1
@@ -206,18 +185,19 @@ class _Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class _Apart:
-    """A reference that stands apart: its mean, the indicator that shows it best, and its own members by that."""
+    """Reference that stands apart, and its rows by the indicator that separates it best."""
 
     reference: Reference
+    candidates: Tokens  # the reference's, and those left out of it
     centre: Float64[np.ndarray, " dim"]
     by: str
-    floor: float  # of that indicator: what rounding alone makes of 0
-    logarithms: Float64[np.ndarray, " rows"]  # of its distinct rows, each against the mean of the others
+    floor: float  # the indicator's value that rounding alone makes of 0
+    logarithms: Float64[np.ndarray, " rows"]  # of the indicator of distinct rows, each to the mean of the others
     furthest: float  # half-way, in logarithms, to the other rows
 
 
 def _evenly(n_tokens: int) -> Tokens:
-    return np.unique(np.linspace(0, n_tokens - 1, SAMPLE).astype(np.int64))
+    return np.unique(np.linspace(0, n_tokens - 1, SAMPLE_ROWS).astype(np.int64))
 
 
 def _candidates(
@@ -232,7 +212,7 @@ def _candidates(
         tokens = np.setdiff1d(tokens, near_zero)
         if len(tokens) > 1:
             kinds[kind] = tokens
-    sure = {kind: tokens for kind, tokens in kinds.items() if kind != NEVER}
+    sure = {kind: tokens for kind, tokens in kinds.items() if kind != UNSEEN_TOKENS}
     if len(sure) > 1:
         yield ", ".join(sure), np.unique(np.concatenate(list(sure.values())))
     yield from kinds.items()
@@ -243,9 +223,9 @@ def _candidates(
 
 
 def _along(matrix: EmbeddingMatrix, norms: np.ndarray, sample: Tokens) -> Tokens:
-    """Return the tokens in the direction of the sampled row that most others have the direction of; none where few do.
+    """Return the tokens in the most common direction of sampled rows; none where few rows share one.
 
-    Rows in one direction differ in length alone: a row that its token never moved, scaled, as by weight decay.
+    Rows in one direction differ only in length: an untrained row, scaled, for example by weight decay.
     """
     lengths = np.maximum(norms, np.finfo(np.float64).tiny)
     drawn = (matrix.rows(sample) / lengths[sample, None]).astype(np.float32)
@@ -262,8 +242,8 @@ def _along(matrix: EmbeddingMatrix, norms: np.ndarray, sample: Tokens) -> Tokens
 def _framed(matrix: EmbeddingMatrix, over: _Over) -> tuple[Lengths, _Frame]:
     """Return the norms of all rows, and their mean and first principal component.
 
-    Subspace iteration, over the sample and then over all rows: each pass narrows the angle to the component by the
-    ratio of the variances, the 9th over the 1st.
+    Subspace iteration, over the sample and then over all rows: each pass shrinks the angle to the component by the
+    ratio of the 9th variance to the 1st.
     """
 
     def summed(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -279,12 +259,12 @@ def _framed(matrix: EmbeddingMatrix, over: _Over) -> tuple[Lengths, _Frame]:
         mean += sums / matrix.n_tokens
     norms = np.sqrt(np.concatenate(squares))
     exponent = int(np.frexp(norms.max())[1])
-    scale = np.float32(2.0**-exponent if abs(exponent) > FAR else 1.0)  # so that no square is beyond float32
+    scale = np.float32(2.0**-exponent if abs(exponent) > FAR_EXPONENT else 1.0)  # to keep squares within float32
     middle = mean * scale
     drawn = matrix.rows(_evenly(matrix.n_tokens))
     drawn *= scale
     drawn -= middle.astype(np.float32)
-    directions = np.linalg.qr(drawn[:: -(-len(drawn) // BLOCK)].T)[0].T
+    directions = np.linalg.qr(drawn[:: -(-len(drawn) // N_DIRECTIONS)].T)[0].T
     for _ in range(SAMPLE_PASSES):
         directions = np.linalg.qr(drawn.T @ (drawn @ directions.T))[0].T
     del drawn
@@ -306,7 +286,7 @@ def _framed(matrix: EmbeddingMatrix, over: _Over) -> tuple[Lengths, _Frame]:
 
 
 def _over(matrix: EmbeddingMatrix, threads: int, advance: Advance, function: Callable[[Rows], Any]) -> Iterator[Any]:
-    """Yield the results of a function of all rows, a few at a time, in their order."""
+    """Yield the results of a function of a few rows at a time, in the order of the rows."""
 
     def of(rows: slice) -> Any:
         result = function(matrix.rows(rows))
@@ -315,7 +295,7 @@ def _over(matrix: EmbeddingMatrix, threads: int, advance: Advance, function: Cal
 
     waiting = chunks(matrix.words)
     with ThreadPoolExecutor(threads) as pool:
-        while some := list(islice(waiting, AT_A_TIME)):
+        while some := list(islice(waiting, ROWS_HELD)):
             yield from pool.map(of, some)
 
 
@@ -331,9 +311,11 @@ def _columns(over: _Over, centre: np.ndarray, frame: _Frame) -> dict[str, Length
 
 
 def _distances(products: np.ndarray, centre: Float64[np.ndarray, "*rows dim"], frame: _Frame) -> dict[str, Lengths]:
-    """Compute the columns from [rows, 5]: |x - u|^2, |x|^2, x.u, x.m and x.c, u a row's own centre or that of all."""
+    """Compute the columns from [rows, 5]: |x - u|^2, |x|^2, x.u, x.m and x.c, for one centre u or one of each row."""
     apart, squares, xu, xm, xc = products.T
-    uu, um, uc = (centre * centre).sum(-1), centre @ frame.mean, centre @ frame.component
+    uu = (centre * centre).sum(-1)
+    um = centre @ frame.mean
+    uc = centre @ frame.component
     mm = float(frame.mean @ frame.mean)
     return {
         "euclidean": np.sqrt(apart),
@@ -344,7 +326,7 @@ def _distances(products: np.ndarray, centre: Float64[np.ndarray, "*rows dim"], f
 
 
 def _cosine_distance(product: np.ndarray, one: np.ndarray, other: np.ndarray | np.floating) -> np.ndarray:
-    """Return the cosine distance of two vectors by their product and squared lengths; 1 where one of them is 0."""
+    """Return the cosine distance of two vectors from their product and squared lengths; 1 where one of them is 0."""
     lengths = np.sqrt(np.maximum(one, 0) * np.maximum(other, 0))
     return 1 - np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
 
@@ -352,14 +334,14 @@ def _cosine_distance(product: np.ndarray, one: np.ndarray, other: np.ndarray | n
 def _against(
     matrix: EmbeddingMatrix, tokens: Tokens, centre: np.ndarray, frame: _Frame, n_members: int = 0
 ) -> dict[str, Lengths]:
-    """Compute the columns of some rows; for rows of so many members, each against the mean of all the others."""
+    """Compute the columns of some rows; with `n_members`, each to the mean of the other members."""
     parts = []
-    for rows in _read(matrix, tokens, AT_A_TIME):
+    for rows in _read(matrix, tokens, ROWS_HELD):
         x = rows.astype(np.float64)
         u = (n_members * centre - x) / (n_members - 1) if n_members else centre
         factors = (x - u, x - u), (x, x), (x, u), (x, frame.mean), (x, frame.component)
         parts.append(_distances(np.stack([(a * b).sum(1) for a, b in factors], 1), u, frame))
-    return {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    return {name: np.concatenate([part[name] for part in parts]) for name in INDICATORS}
 
 
 def _standing_apart(matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: Tokens, sample: Tokens) -> _Apart | None:
@@ -375,14 +357,14 @@ def _standing_apart(matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: T
         if len(kept) < 2:
             return None
     centre = _mean(matrix, kept)
-    few = kind == BLACK_HOLES and len(kept) <= FEW
+    few = kind == BLACK_HOLES and len(kept) <= FEW_COPIES
     if few and (matrix.rows(kept) == matrix.rows(kept[:1])).all() and not _is_central(matrix, kept[:1], others, frame):
-        return None  # one row that few tokens share, and nothing else that speaks for it: a copy of a trained one
-    inside = _against(matrix, kept[:: -(-len(kept) // SAMPLE)], centre, frame, len(kept))
+        return None  # a trained row that was copied to a few tokens
+    inside = _against(matrix, kept[:: -(-len(kept) // SAMPLE_ROWS)], centre, frame, len(kept))
     outside = _against(matrix, others, centre, frame)
     areas = {
         name: _area(inside[name], outside[name])
-        for name in COLUMNS
+        for name in INDICATORS
         if np.median(inside[name]) <= TIGHTNESS * np.median(outside[name])
     }
     by = max(areas, key=lambda name: areas[name] + BETTER * (name == "euclidean"), default=None)
@@ -393,6 +375,7 @@ def _standing_apart(matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: T
     logarithms = _logarithms(inside[by], floor)
     return _Apart(
         reference=Reference(kind=kind, tokens=kept, n_left_out=len(tokens) - len(kept)),
+        candidates=tokens,
         centre=centre,
         by=by,
         floor=float(floor),
@@ -401,8 +384,22 @@ def _standing_apart(matrix: EmbeddingMatrix, frame: _Frame, kind: str, tokens: T
     )
 
 
+def _score(columns: dict[str, Lengths], apart: _Apart) -> Float64[np.ndarray, " n_tokens"]:
+    """Return the probability of each token to belong to the population of the reference."""
+    kind = apart.reference.kind
+    logarithms = _logarithms(columns[apart.by], apart.floor)
+    score = np.zeros(len(logarithms))
+    if kind == DIRECTION:  # a cluster by its definition, no sample of one
+        score[apart.candidates] = 1
+    elif kind != NEAR_ZERO:
+        law = Law.of_lower_half(logarithms, apart.logarithms) if kind == MODE else Law.of_sample(apart.logarithms)
+        score = membership(logarithms, law, at_least=len(apart.reference.tokens), furthest=apart.furthest)
+    score[rows_near_zero(columns["euclidean"])] = 1  # a few equal rows are too few for a law
+    return score
+
+
 def _is_central(matrix: EmbeddingMatrix, token: Tokens, others: Tokens, frame: _Frame) -> bool:
-    """Return whether a row lies nearer to the mean of all rows than nearly all others, as one that never moved."""
+    """Return whether a row is nearer to the mean of all rows than nearly all others, as an untrained row is."""
     return bool(_lengths(matrix, token, frame.mean) <= np.quantile(_lengths(matrix, others, frame.mean), LIKE_OTHERS))
 
 
@@ -412,16 +409,16 @@ def _read(matrix: EmbeddingMatrix, tokens: Tokens, n_rows: int) -> Iterator[Rows
 
 
 def _mean(matrix: EmbeddingMatrix, tokens: Tokens) -> Float64[np.ndarray, " dim"]:
-    return np.sum([rows.sum(0, dtype=np.float64) for rows in _read(matrix, tokens, SAMPLE)], 0) / len(tokens)
+    return np.sum([rows.sum(0, dtype=np.float64) for rows in _read(matrix, tokens, SAMPLE_ROWS)], 0) / len(tokens)
 
 
 def _lengths(matrix: EmbeddingMatrix, tokens: Tokens, centre: Float64[np.ndarray, " dim"]) -> Lengths:
     """Measure the Euclidean distance of some rows to a point."""
-    return np.concatenate([np.linalg.norm(rows - centre, axis=1) for rows in _read(matrix, tokens, AT_A_TIME)])
+    return np.concatenate([np.linalg.norm(rows - centre, axis=1) for rows in _read(matrix, tokens, ROWS_HELD)])
 
 
 def _area(inside: np.ndarray, outside: np.ndarray) -> float:
-    """Return the area under the ROC curve: the share of distances inside below one outside, ties counting half."""
+    """Return the area under the ROC curve: the share of pairs with the inner distance smaller, ties counting half."""
     ordered = np.sort(outside)
     below = np.searchsorted(ordered, inside, "left") + np.searchsorted(ordered, inside, "right")
     return float(1 - below.mean() / (2 * len(ordered)))

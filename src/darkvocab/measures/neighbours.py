@@ -1,4 +1,4 @@
-"""Neighbours: which rows of a whole vocabulary touch, and the cluster that its black holes lie in."""
+"""Find the rows of a whole vocabulary that touch, and the cluster around its black holes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from ..numerics.neighbours import MAX_PAIRS
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """Components of rows that touch directly or through others: most tokens first, then by the first row."""
+    """Connected components of touching rows: most tokens first, then by the first row."""
 
     rows: Int64[np.ndarray, " components"]  # distinct ones
     tokens: Int64[np.ndarray, " components"]
@@ -26,7 +26,7 @@ class Components:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The graph of distinct rows, an edge wherever two of them touch; a row stands for the tokens that have it."""
+    """Graph of distinct rows, with an edge between any two that touch; a row stands for all its tokens."""
 
     groups: Groups  # the distinct rows: `first` token, `counts` of tokens, `labels` of each token
     near: Near
@@ -70,10 +70,9 @@ class Neighbours:
     def pairs(self) -> Int32[np.ndarray, "2 n_pairs"]:
         """Distinct rows that touch, each pair once, ascending; InvalidInput where more than `max_pairs` were found."""
         if self.near.pairs is None:
-            raise InvalidInput(
-                f"{self.n_pairs:,} pairs of rows touch ({self.touching}), more than the {self.max_pairs:,} that were "
-                f"to be listed; degrees and components are whole, for the list ask for max_pairs={self.n_pairs}"
-            )
+            asked = f"{self.n_pairs:,} pairs of rows touch ({self.touching}), more than the {self.max_pairs:,}"
+            hint = f"degrees and components are whole, for the list ask for max_pairs={self.n_pairs}"
+            raise InvalidInput(f"{asked} that were to be listed; {hint}")
         return self.near.pairs
 
     def adjacency(self) -> tuple[Int64[np.ndarray, " n_unique_plus_1"], Int32[np.ndarray, " both_ways"]]:
@@ -84,13 +83,13 @@ class Neighbours:
         return starts, neighbours[np.lexsort((neighbours, rows))]
 
     def degree_table(self) -> Int64[np.ndarray, "3 degrees"]:
-        """Return degrees that occur, ascending; how many distinct rows have each, and how many tokens those are."""
+        """Return the distinct degrees, ascending, and the numbers of distinct rows and of tokens that have each."""
         degrees, which = np.unique(self.degrees, return_inverse=True)
         return np.stack([degrees, np.bincount(which), _sums(which, self.groups.counts)])
 
     @cached_property
     def component(self) -> Int64[np.ndarray, " n_unique"]:
-        """Number, in `components`, of the component of each distinct row."""
+        """Index in `components` of each distinct row's component."""
         labels, which = np.unique(self.near.labels, return_inverse=True)
         order = np.lexsort((labels, -_sums(which, self.groups.counts)))
         return np.argsort(order)[which]
@@ -109,18 +108,18 @@ class Neighbours:
 
     @cached_property
     def _core(self) -> Bool[np.ndarray, " n_unique"]:
-        """Rows that are a black hole or touch one: their neighbours are more tokens than rows."""
+        """True for rows that are a black hole or touch one, and so have more tokens than rows as neighbours."""
         return (self.groups.counts >= 2) | (self.near.tokens > self.degrees)
 
     @cached_property
     def _cluster(self) -> Bool[np.ndarray, " n_unique"]:
-        """Rows of the component with the most tokens among those that hold a black hole; none without."""
+        """True for rows of the component with the most tokens among those with a black hole."""
         with_holes = np.flatnonzero(self.components.black_holes)
         return self.component == (with_holes[0] if len(with_holes) else -1)
 
     @property
     def cluster(self) -> Int64[np.ndarray, " tokens"]:
-        """Tokens of the black holes' cluster ("frozen smoke"), of those with black holes the one with most tokens."""
+        """Tokens of the cluster ("frozen smoke"): of components with black holes the one with most tokens."""
         return np.flatnonzero(self._cluster[self.groups.labels])
 
     @property
@@ -130,7 +129,7 @@ class Neighbours:
 
     @property
     def outliers(self) -> Int64[np.ndarray, " tokens"]:
-        """Tokens of the cluster that touch no black hole: they belong to it by way of others."""
+        """Tokens of the cluster that touch no black hole."""
         return np.flatnonzero((self._cluster & ~self._core)[self.groups.labels])
 
 
@@ -147,16 +146,14 @@ def neighbours(
     max_pairs: int = MAX_PAIRS,
     threads: int | None = None,
 ) -> Neighbours:
-    """Find which rows of a matrix touch, without comparing all with all: for whole vocabularies.
-
-    Raises as `darkvocab.census`.
+    """Find which rows of a matrix touch, without comparing all pairs. Raises as `darkvocab.census`.
 
     Parameters
     ----------
     rows, grid : as `darkvocab.census`; a quantised matrix is dequantised in memory, 4 bytes a number
     touching : when two rows touch, by default where no column differs by more than one grid step
-    groups : the rows' groups on that grid, as `EmbeddingMatrix.groups` gives them, where they are known already
-    max_pairs : how many pairs of distinct rows may be listed; beyond, there are degrees and components alone
+    groups : `EmbeddingMatrix.groups` on that grid, where they are known already
+    max_pairs : number of pairs of distinct rows up to which they are listed
     threads : to compare rows with; by default one per core
 
     Examples

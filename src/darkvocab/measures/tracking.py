@@ -1,6 +1,6 @@
-"""Tracking: how far tokens move from one state to another, and how their black holes change.
+"""Track tokens from one state to another: their moves, and the changes of their black holes.
 
-A black hole keeps its number as long as it can be followed; the numbers count up from 1, and 0 is for tokens in none.
+A black hole keeps its number as long as it can be followed. Numbers count up from 1; 0 is for tokens in none.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,13 +15,14 @@ from ..numerics import Distances, Grid, _backends, as_grid, decode
 from ..numerics.chebyshev import UNITS
 from ..numerics.grouping import Groups, identical_rows, members_of, n_cores
 
-FEW = 512  # distinct rows whose pairs are compared one by one
+MOST_ONE_BY_ONE = 512  # distinct rows whose pairs are compared one by one
 
-START, BIRTH, VANISH, MERGE, SPLIT, GAIN, LOSE = KINDS = "start", "birth", "vanish", "merge", "split", "gain", "lose"
+EVENT_KINDS = ("start", "birth", "vanish", "merge", "split", "gain", "lose")
+START, BIRTH, VANISH, MERGE, SPLIT, GAIN, LOSE = EVENT_KINDS
 
 
 class State:
-    """Rows of all tokens at one time: words on their grid, and what follows from them."""
+    """Rows of all tokens at one time: words on their grid, and their groups, values and indices."""
 
     def __init__(self, words: UInt[np.ndarray, "n dim"], grid: str | Grid) -> None:
         self.words = words
@@ -46,7 +47,7 @@ class State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cloud:
+class Radii:
     """Centroid of some tokens, and their Euclidean distances from it (weight units, in float64)."""
 
     centroid: Float64[np.ndarray, " dim"]
@@ -54,25 +55,25 @@ class Cloud:
     radius_rms: float  # root of the mean squared distance from the centroid
 
 
-def cloud(state: State, tokens: Int[np.ndarray, " k"]) -> Cloud:
+def cloud(state: State, tokens: Int[np.ndarray, " k"]) -> Radii:
     """Return centroid and radii of these tokens, at least one."""
     centroid = np.empty(state.words.shape[1])
     total, largest = _backends.motion.around_mean(None, state.values, tokens, centroid)
-    return Cloud(centroid=centroid, radius_max=largest**0.5, radius_rms=(total / len(tokens)) ** 0.5)
+    return Radii(centroid=centroid, radius_max=largest**0.5, radius_rms=(total / len(tokens)) ** 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extent:
-    """Largest L-infinity distance of some rows, and in which component they are so far apart."""
+    """Largest L-infinity distance of some rows, and the column that they differ so much in."""
 
     weight: float  # weight units, in float32; infinite beyond it
-    column: int  # where they are that far apart
+    column: int
     steps: int  # grid steps
     column_of_steps: int
 
 
 def extent(state: State, tokens: Int[np.ndarray, " k"]) -> Extent:
-    """Return the largest distance of all pairs of these tokens, at least one: the width of their widest column."""
+    """Return the largest distance over all pairs of these tokens, at least one: the width of their widest column."""
     weight, column = _backends.motion.widest(state.values, tokens)
     steps, column_of_steps = _backends.motion.widest(state.index, tokens)
     return Extent(weight=weight, column=column, steps=steps, column_of_steps=column_of_steps)
@@ -83,13 +84,13 @@ def mean_distances(
 ) -> list[tuple[float, float] | None]:
     """Return the mean L-infinity distance over all pairs of each set's tokens, in weight units and in grid steps.
 
-    0 for a set without a pair; None for one with more distinct rows than `most_rows`. Pairs of equal rows are at
-    distance 0. Cost: the square of the distinct rows, once for all sets where they are few.
+    A set without a pair has mean 0, one with more than `most_rows` distinct rows None. Cost: the square of the number
+    of distinct rows, once for all sets where they are few.
     """
     first = state.groups.first
     counts = [np.bincount(state.groups.labels[tokens], minlength=len(first)) for tokens in sets]
     pairs = [len(tokens) * (len(tokens) - 1) / 2 for tokens in sets]
-    if len(first) <= min(FEW, most_rows):
+    if len(first) <= min(MOST_ONE_BY_ONE, most_rows):
         sums = np.empty((2, len(sets)))
         weights = np.array(counts, np.float64)
         _backends.motion.sum_pairs(state.values[first], state.index[first], weights, sums[0], sums[1])
@@ -116,7 +117,7 @@ class Moves:
     l_inf: Int64[np.ndarray, " n"]  # steps in the component that took most; 0 where the token did not move
 
     def spread(self, tokens: Int[np.ndarray, " k"]) -> tuple[int, float, int, float, float, float, int]:
-        """Count which of these tokens (at least one) moved; mean and maximum over all of them of l1, l2, l_inf."""
+        """Count these tokens (at least one) that moved; then mean and maximum over all of them of l1, l2, l_inf."""
         return _backends.motion.summarise_moves(self.l1, self.l2, self.l_inf, tokens)
 
 
@@ -139,10 +140,10 @@ def moves(before: State, after: State) -> Moves:
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """Motion of some tokens in two parts: shared by all, and each token's own (weight units)."""
+    """Motion of some tokens, split into the shared part and each token's own, in weight units."""
 
-    bulk: float  # Euclidean length of the mean displacement, that is, of the centroid's
-    thermal: float  # root mean square, over tokens, of the length of displacement minus mean displacement
+    bulk: float  # Euclidean length of the mean displacement: the motion of the centroid
+    thermal: float  # root mean square, over tokens, of displacement minus mean displacement
 
 
 def drift(before: State, after: State, tokens: Int[np.ndarray, " k"]) -> Drift:
@@ -156,13 +157,13 @@ def drift(before: State, after: State, tokens: Int[np.ndarray, " k"]) -> Drift:
 class Event:
     """Event in the life of one black hole between two states.
 
-    start   `hole` is there at the first state, with these tokens
-    birth   `hole` is new and takes nobody from another: these tokens were in none
+    start   `hole` exists in the first state, with these tokens
+    birth   `hole` is new, of these tokens, which were in none
     split   `hole` is new: these tokens left `other`, which goes on
     gain    `hole` goes on, or is new by a split: these tokens join it, from `other` (which goes on) or from none (0)
     lose    `hole` goes on, or ended in a merger: these tokens leave it, for `other` (which goes on) or for none (0)
     merge   `hole` ended: these tokens are now in `other`, which goes on
-    vanish  `hole` ended: these tokens, all it had, are in none
+    vanish  `hole` ended: all its tokens, these, are now in none
     """
 
     kind: str
@@ -177,7 +178,7 @@ class Event:
 
 
 def holes_of(groups: Groups) -> Int64[np.ndarray, " n"]:
-    """Number the black holes of a first state from 1, in order of their first tokens; 0 for tokens that stand alone."""
+    """Number the black holes of a first state from 1, by their first tokens; 0 for tokens that stand alone."""
     black = groups.counts >= 2
     return np.where(black, np.cumsum(black), 0)[groups.labels]
 
@@ -185,20 +186,19 @@ def holes_of(groups: Groups) -> Int64[np.ndarray, " n"]:
 def follow(
     before: Int64[np.ndarray, " n"], groups: Groups, fresh: int
 ) -> tuple[Int64[np.ndarray, " n"], list[Event], int]:
-    """Return the numbers of the black holes after a change, and the events that it consists of.
+    """Return the number of each token's black hole after a change, the events of the change, and the next free number.
 
-    A black hole goes on as the one that it shares most tokens with: pairs of old and new are matched one to one,
-    the most shared tokens first, of equal pairs the smaller old number, then the smaller first shared token. So of any
-    old and new that share a token at least one is matched. An old one that is not has ended, a new one gets a new
-    number.
-    Every token whose number changes is in one event; in two, `lose` and `gain`, where both numbers go on. Events come
-    in the order of `KINDS`, then of numbers, and `replay` makes the numbers after of them.
+    Old and new black holes are matched one to one, the pair with most shared tokens first, of equal ones that with the
+    smaller old number, then that with the smaller first shared token. So of any old and new that share a token at
+    least one is matched. An unmatched old one has ended; an unmatched new one gets a new number.
+    Every token whose number changes is in one event; in two, `lose` and `gain`, where both numbers go on. Events are
+    sorted by `EVENT_KINDS`, then by numbers; `replay` makes the numbers after from those before.
 
     Parameters
     ----------
     before : black hole of each token, 0 for none
     groups : tokens with equal rows, after
-    fresh : the first number that no black hole has had; returned, the first that is free now
+    fresh : the first number that no black hole has had
 
     Examples
     --------
@@ -223,7 +223,7 @@ def follow(
     number[born] = range(fresh, fresh + len(born))
     after = number[new]
     events = list(_events(before, after, ongoing, fresh))
-    events.sort(key=lambda event: (KINDS.index(event.kind), event.hole, event.other))
+    events.sort(key=lambda event: (EVENT_KINDS.index(event.kind), event.hole, event.other))
     return after, events, fresh + len(born)
 
 
@@ -234,21 +234,20 @@ def _events(before: np.ndarray, after: np.ndarray, ongoing: set[int], fresh: int
         ways.setdefault((old, new), []).append(token)
     merged = {old for old, new in ways if old and new and old not in ongoing}
     split = {new for old, new in ways if old and new >= fresh}
-    for (old, new), moved in ways.items():
-        tokens = tuple(moved)
+
+    def events_of(old: int, new: int) -> list[tuple[str, int, int]]:
+        """Return kind, `hole` and `other` of the events of tokens that went from one number to another."""
         if not old:
-            kind = BIRTH if new >= fresh and new not in split else GAIN
-            yield Event(kind=kind, hole=new, other=0, tokens=tokens)
-        elif not new:
-            kind = LOSE if old in ongoing or old in merged else VANISH
-            yield Event(kind=kind, hole=old, other=0, tokens=tokens)
-        elif old not in ongoing:
-            yield Event(kind=MERGE, hole=old, other=new, tokens=tokens)
-        elif new >= fresh:
-            yield Event(kind=SPLIT, hole=new, other=old, tokens=tokens)
-        else:
-            yield Event(kind=LOSE, hole=old, other=new, tokens=tokens)
-            yield Event(kind=GAIN, hole=new, other=old, tokens=tokens)
+            return [(BIRTH if new >= fresh and new not in split else GAIN, new, 0)]
+        if not new:
+            return [(LOSE if old in ongoing or old in merged else VANISH, old, 0)]
+        if old not in ongoing:
+            return [(MERGE, old, new)]
+        return [(SPLIT, new, old)] if new >= fresh else [(LOSE, old, new), (GAIN, new, old)]
+
+    for way, tokens in ways.items():
+        for kind, hole, other in events_of(*way):
+            yield Event(kind=kind, hole=hole, other=other, tokens=tuple(tokens))
 
 
 def starts(holes: Int64[np.ndarray, " n"]) -> list[Event]:

@@ -1,24 +1,21 @@
-"""Verdict: what the answers come to. Which tokens the model fails on, and how many of them the weights named."""
+"""Judge the answers of a verification: which tokens the model fails on, and how many of them the weights named."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import polars as pl
 
 from ..text import Shown
 
-if TYPE_CHECKING:
-    import polars as pl
-
-ASKED, CONTROL, MISSED = "asked", "control", "missed"  # why a token was asked for
+ASKED, CONTROL, MISSED = "asked control missed".split()  # why a token was asked for
 LAND = {"strongly verified": 0.001, "verified": 0.01, "doubtful": 0.1}  # P_max below; else rejected
 QUANTILE = 0.01  # of the controls, below which a token is verified
 FEWEST_CONTROLS = 50  # of one kind, from which they have a threshold of their own
 LEVEL = 0.9  # of intervals
-COUNTS = ("n_undecided", "n_not_asked")
 SCHEMA_VERSION = 1
 N_DRAWS = 20_000
 
@@ -34,45 +31,43 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Verdict(Shown):
-    """Every token that was asked for with its P_max, and how well the weights' grades agree with the answers."""
+class Verification(Shown):
+    """Tokens that were asked for, each with its P_max, and how well the weights' grades agree with the answers."""
 
     tokens: pl.DataFrame  # by group and id; docs/files.md has the columns
     thresholds: dict[str, float]  # by kind of text; "all" for kinds with few controls
     n_controls: int
-    precision: Share | None  # of those asked for that the weights grade untrained or weak, the verified
-    recall: Share | None  # of the tokens that the model fails on, those that the weights named; None without missed
-    n_missed: tuple[float, float] | None  # between which the number of the others lies
+    precision: Share | None  # verified tokens among those that the weights grade untrained or weak
+    recall: Share | None  # tokens that the weights named among those that the model fails on; None without a sample
+    n_missed: tuple[float, float] | None  # interval of the number that the weights did not name
     n_undecided: int  # tokens whose bound is above the limit
     n_not_asked: int  # tokens that a server could not be asked for
 
     def facts(self) -> dict[str, Any]:
-        """Return what follows from the answers as JSON-ready data."""
+        """Return all but the tokens as JSON-ready data."""
         return {
             "n_verified": int(self.tokens.filter(self.tokens["group"] != CONTROL)["verified"].sum()),
-            **{name: getattr(self, name) for name in ("thresholds", "n_controls", "n_missed", *COUNTS)},
-            **{name: share and vars(share) for name, share in (("precision", self.precision), ("recall", self.recall))},
+            **{name: getattr(self, name) for name in "thresholds n_controls n_missed n_undecided n_not_asked".split()},
+            **{"precision": self.precision and vars(self.precision), "recall": self.recall and vars(self.recall)},
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return the same, and every token."""
+        """Return `facts`, and every token."""
         return {"schema_version": SCHEMA_VERSION, **self.facts(), "tokens": self.tokens.to_dicts()}
 
     def _shown(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("thresholds", "precision", "recall", "n_missed", "tokens")}
 
 
-def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verdict:
-    """Judge answers, of a run with these parameters.
+def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verification:
+    """Judge the answers of a run with these parameters.
 
-    A token's P_max is its largest probability over frames and places (Land and Bartolo, arXiv:2405.05417); it is
-    verified where that is below the 1% quantile of the controls, of its own kind where there are 50, and below 0.1,
-    from which on the model knows it. `glitch` is GlitchMiner's criterion: the first greedy answer is another token in
-    every frame. Where `bound`, the probability is at most p_max: what that leaves open of `verified` and `land` is
-    null, as is all of a token that was not asked for.
+    A token's P_max is its largest probability over frames and places (Land and Bartolo, arXiv:2405.05417). It is
+    verified where P_max is below 0.1 and below the 1% quantile of the controls (of its own kind where there are 50).
+    `glitch` is GlitchMiner's criterion: in every frame the first greedy answer is another token. Where `bound`, the
+    probability is at most p_max, and `verified` and `land` are null where that does not decide them. All are null for a
+    token that was not asked for.
     """
-    import polars as pl
-
     if "bound" not in records.columns:  # of an earlier version, which asked no servers
         records = records.with_columns(bound=False)
     least = pl.col("p").filter(~pl.col("bound")).max().fill_null(0)
@@ -88,42 +83,42 @@ def judge(records: pl.DataFrame, parameters: Mapping[str, Any]) -> Verdict:
     )
     thresholds = _thresholds(tokens.filter(pl.col("group") == CONTROL))
     limit = pl.col("kind").replace_strict(thresholds, default=thresholds["all"], return_dtype=pl.Float64)
-    land, at_least = _land("p_max"), _land("least")
+    land = _land("p_max")
     tokens = tokens.with_columns(
         glitch=pl.when(pl.col("p_max").is_not_null()).then(pl.col("n_right") == 0),
         verified=pl.when((pl.col("p_max") < limit) | (pl.col("least") >= limit)).then(pl.col("p_max") < limit),
-        land=pl.when((land == at_least) & pl.col("p_max").is_not_null()).then(land),
+        land=pl.when((land == _land("least")) & pl.col("p_max").is_not_null()).then(land),
     ).drop("least")
     answered = tokens.filter(pl.col("p_max").is_not_null())
+    return Verification(
+        tokens=tokens,
+        thresholds=thresholds,
+        n_controls=int((tokens["group"] == CONTROL).sum()),
+        **_agreement(answered, parameters),
+        n_undecided=answered["verified"].null_count(),
+        n_not_asked=len(tokens) - len(answered),
+    )
+
+
+def _agreement(answered: pl.DataFrame, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Estimate precision and recall of the weights' grades, and the number of tokens that they missed."""
     named = answered.filter(pl.col("group") == ASKED, pl.col("grade") != "trained")
     n_verified = int(named["verified"].sum())
     rng = np.random.default_rng(0)
     n_named = _n_verified(rng, named)
     precision = _share(n_verified, len(named), _drawn(rng, n_named, len(named))) if len(named) else None
     sampled = answered.filter(pl.col("group") == MISSED)
-    recall, n_missed = None, None
-    if len(sampled):
-        others = _missed(rng, sampled, parameters["strata"])
-        low, high = np.quantile(others, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-        n_missed = low, high
-        if n_verified and parameters.get("tokens", "graded") == "graded":  # else some were not asked for
-            recall = _share(n_verified, n_verified + float(np.median(others)), n_named / (n_named + others))
-    return Verdict(
-        tokens=tokens,
-        thresholds=thresholds,
-        n_controls=int((tokens["group"] == CONTROL).sum()),
-        precision=precision,
-        recall=recall,
-        n_missed=n_missed,
-        n_undecided=answered["verified"].null_count(),
-        n_not_asked=len(tokens) - len(answered),
-    )
+    if not len(sampled):
+        return {"precision": precision, "recall": None, "n_missed": None}
+    others = _missed(rng, sampled, parameters["strata"])
+    recall = None
+    if n_verified and parameters.get("tokens", "graded") == "graded":  # else some were not asked for
+        recall = _share(n_verified, n_verified + float(np.median(others)), n_named / (n_named + others))
+    return {"precision": precision, "recall": recall, "n_missed": _interval(others)}
 
 
 def _land(column: str) -> pl.Expr:
     """Return the class of a probability by Land and Bartolo's thresholds."""
-    import polars as pl
-
     classes = pl.lit("rejected")
     for name, below in reversed(LAND.items()):
         classes = pl.when(pl.col(column) < below).then(pl.lit(name)).otherwise(classes)
@@ -131,7 +126,7 @@ def _land(column: str) -> pl.Expr:
 
 
 def _thresholds(controls: pl.DataFrame) -> dict[str, float]:
-    """Return the 1% quantile of the controls' P_max, 0.1 at most, of all and of each kind; without controls 0.01."""
+    """Return the 1% quantile of P_max of all controls and of each kind, at most 0.1; without controls 0.01."""
     controls = controls.drop_nulls("p_max")
     if not len(controls):
         return {"all": LAND["verified"]}
@@ -143,7 +138,7 @@ def _thresholds(controls: pl.DataFrame) -> dict[str, float]:
 
 
 def _n_verified(rng: np.random.Generator, tokens: pl.DataFrame) -> Any:
-    """Return how many of these are verified; where some are undecided, draws in which any share of them is."""
+    """Count the verified; where some are undecided, draw the number with a uniform share of them."""
     n = int(tokens["verified"].sum())
     n_undecided = tokens["verified"].null_count()
     return n + n_undecided * rng.random(N_DRAWS) if n_undecided else n
@@ -155,7 +150,7 @@ def _drawn(rng: np.random.Generator, n: Any, of: int) -> np.ndarray:
 
 
 def _missed(rng: np.random.Generator, sampled: pl.DataFrame, strata: Sequence[int]) -> np.ndarray:
-    """Draw how many trained tokens are verified: of each stratum the sample's, and of the others a share like it."""
+    """Draw how many trained tokens are verified: in each stratum the sampled ones and a like share of the others."""
     total = np.zeros(N_DRAWS)
     for number, size in enumerate(strata):
         part = sampled.filter(sampled["stratum"] == number)
@@ -165,5 +160,10 @@ def _missed(rng: np.random.Generator, sampled: pl.DataFrame, strata: Sequence[in
 
 
 def _share(n: float, of: float, drawn: np.ndarray) -> Share:
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    low, high = _interval(drawn)
     return Share(n=n, of=of, low=low, high=high)
+
+
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return low, high

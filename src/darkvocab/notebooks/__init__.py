@@ -1,4 +1,1 @@
-"""Do the notebooks' figures hold?
-
-Each published figure beside ours.
-"""
+"""Reproduce the notebooks' experiments: each published figure beside ours."""

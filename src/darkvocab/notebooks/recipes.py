@@ -1,4 +1,4 @@
-"""The notebooks, by number: run with their own parameters, and put beside what they published (`published.toml`)."""
+"""Run the notebooks' experiments, by number, and compare the results with the published ones (`published.toml`)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..extras import import_extra, import_torch
 from ..measures.census import Census
 from ..measures.geometry import Geometry
 from ..numerics import identical_rows
+from ..reports.document import Displayed
 from ..runs.randomness import NotebookStream
 from ..snowballs import run
 from ..snowballs.experiments import Questions, Sweep, Trials
@@ -59,7 +60,7 @@ def compare(
     note: str | None = None,
     uncheckable: str | None = None,
 ) -> Comparison:
-    """Compare two figures, by default as texts; `uncheckable` says why they cannot be compared."""
+    """Compare two figures, by default as texts; `uncheckable` is the reason why they cannot be compared."""
     if agrees is None:
         agrees = str(published) == str(ours)
     verdict = UNCHECKED if uncheckable else AGREES if agrees else DIFFERS
@@ -77,9 +78,8 @@ def sweep_12_2a(base: str | Path | None = None) -> Sweep:
 def _at_scale(base: str | Path | None) -> dict[str, Any]:
     """Return the settings that 12.2a and 12.4b share: 2,100 x 2,560, seed 42.
 
-    Without a file the base is `qwen3-4b-centred`, which has the published statistics of the
-    centroid that the notebook loads; with one the sampler is the notebook's, so that its figures
-    can be met to the digit.
+    Without the centroid's file the base is `qwen3-4b-centred`, which has its published statistics; with it the sampler
+    is the notebook's, and the figures should agree to the digit.
     """
     sampler = "notebook" if base else "sparse"
     return {"n_tokens": 2100, "dim": 2560, "seed": 42, "base": base or "qwen3-4b-centred", "sampler": sampler}
@@ -94,7 +94,7 @@ def _compare_run(number: str, base: np.ndarray, frame: pl.DataFrame, names: list
 
 
 def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
-    """12.2a (seed 000): the sigma sweep at Qwen's scale. `running`: of `snowballs.run.Options`."""
+    """Reproduce 12.2a (seed 000): the sigma sweep at Qwen's scale. `running`: of `snowballs.run.Options`."""
     sweep = sweep_12_2a(base)
     why = None if base is not None else WHY["centroid"]
     frame = run.frame(sweep, **running)
@@ -110,41 +110,41 @@ def reproduce_12_2a(*, base: str | Path | None = None, **running: Any) -> Iterat
     yield compare("max L-inf of the first and last five", "1.5e-05", f"{far[0]:.1e}", uncheckable=why)
 
 
-def reproduce_12_4b(*, base: str | Path | None = None, **running: Any) -> Iterator[Comparison]:
-    """12.4b (seed 001): 1,000 trials, which the notebook never finished. `running`: of `snowballs.run.Options`."""
-    trials = Trials(3.281911e-3, trials=1000, epsilon=5.9604645e-5, **_at_scale(base))
-    frame = run.frame(trials, **running)
-    yield from _compare_run("trials", trials.base.vector, frame, PUBLISHED["12.4b"]["columns"])
+def reproduce_12_4b(*, base: str | Path | None = None, trials: int = 1000, **running: Any) -> Iterator[Comparison]:
+    """Reproduce 12.4b (seed 001): 1,000 trials, never finished there. `running`: of `snowballs.run.Options`."""
+    settings = Trials(3.281911e-3, trials=trials, epsilon=5.9604645e-5, **_at_scale(base))
+    frame = run.frame(settings, **running)
+    yield from _compare_run("trials", settings.base.vector, frame, PUBLISHED["12.4b"]["columns"])
     for name in PUBLISHED["12.4b"]["summary"]:
         values = frame[name].to_numpy()
-        mean, std = values.mean(), values.std(ddof=1)
-        yield compare(name, "none", f"{mean:.1f} ± {std:.1f}", uncheckable=WHY["interrupted"])
+        ours = f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+        yield compare(name, "none", ours, uncheckable=WHY["interrupted"])
 
 
-REDRAWN = 20  # bases at each sigma, to know how far a figure that depends on the base is spread
-ALARM = 1e-4
-PREDICTED = WHY["predicted"].format(redrawn=REDRAWN, alarm=ALARM)
+REDRAWN = 20  # bases at each sigma, to measure the spread of a figure that depends on the base
+FALSE_ALARM = 1e-4  # probability that a figure that agrees is called different
 
 
 def _predict(figure: str, published: str, values: np.ndarray, form: str) -> Comparison:
-    """Compare a published figure, as it was printed, with the law of these values: it may be one more of them."""
+    """Compare a published figure, as printed, with Student's prediction interval for one more of these values."""
     from scipy.special import stdtrit
 
-    n, digit = len(values), 0.5 * 10.0 ** (Decimal(published).as_tuple().exponent)  # type: ignore[operator]
-    reach = float(stdtrit(n - 1, 1 - ALARM / 2)) * values.std(ddof=1) * np.sqrt(1 + 1 / n)
-    agrees = bool(abs(float(published) - values.mean()) <= reach + digit)
+    n = len(values)
+    rounding = 0.5 * 10.0 ** (Decimal(published).as_tuple().exponent)  # type: ignore[operator]
+    reach = float(stdtrit(n - 1, 1 - FALSE_ALARM / 2)) * values.std(ddof=1) * np.sqrt(1 + 1 / n)
+    agrees = bool(abs(float(published) - values.mean()) <= reach + rounding)
     ours = f"{values.mean():{form}} ± {values.std(ddof=1):.0e}"
-    return compare(figure, published, ours, agrees=agrees, note=PREDICTED)
+    return compare(figure, published, ours, agrees=agrees, note=WHY["predicted"].format(redrawn=n, alarm=FALSE_ALARM))
 
 
-def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
-    """13.5a (seed 003): the three questions. `running`: of `snowballs.run.Options`."""
-    asked = Questions([sigma for sigma in np.geomspace(1e-6, 1e-4, 10).tolist() for _ in range(REDRAWN)])
+def reproduce_13_5a(*, redrawn: int = REDRAWN, **running: Any) -> Iterator[Comparison]:
+    """Reproduce 13.5a (seed 003): the three questions. `running`: of `snowballs.run.Options`."""
+    asked = Questions(np.geomspace(1e-6, 1e-4, 10).repeat(redrawn))
     frame = run.frame(asked, **running)
-    for number, (sigma, redrawn) in enumerate(frame.group_by("sigma", maintain_order=True)):
+    for number, (sigma, records) in enumerate(frame.group_by("sigma", maintain_order=True)):
         theirs, mean, median = (PUBLISHED["13.5a"][name][number] for name in ("sigma", "mean_linf", "median_linf"))
         yield compare("sigma", theirs, f"{sigma[0]:.2e}")
-        drawn = {name: redrawn[name].to_numpy() for name in ("density", "mean_linf", "median_linf", "n_black_holes")}
+        drawn = {name: records[name].to_numpy() for name in ("density", "mean_linf", "median_linf", "n_black_holes")}
         yield _predict("  density", "0.0000", drawn["density"], ".4f")
         yield _predict("  mean L-inf", mean, drawn["mean_linf"], ".2e")
         yield _predict("  median L-inf", median, drawn["median_linf"], ".2e")
@@ -158,8 +158,9 @@ def reproduce_13_5a(**running: Any) -> Iterator[Comparison]:
 
 
 def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
-    """12.1a: 128 x 64, 1,000 sigma from 1e-6 to 1e-4, base randn(64) redrawn before the noise: exact on any CPU."""
-    stream, points = NotebookStream(42), []
+    """Reproduce 12.1a: 128 x 64, 1,000 sigma from 1e-6 to 1e-4, base redrawn before the noise: exact on any CPU."""
+    stream = NotebookStream(42)
+    points = []
     for sigma in np.linspace(1e-6, 1e-4, 1000).tolist():
         snowball = Snowball(base=stream.base("random", 64), n_tokens=128, sigma=sigma)
         cloud = perturb(snowball, stream.noise(128, 64))
@@ -181,7 +182,7 @@ def reproduce_12_1a(**_: Any) -> Iterator[Comparison]:
             yield compare(f"  {figure}", value, ours[figure], note=note)
 
 
-START = {"n_unique": "unique rows", "n_black_holes": "black holes C0", "black_hole_population": "population P0"}
+START_FIGURES = {"n_unique": "unique rows", "n_black_holes": "black holes C0", "black_hole_population": "population P0"}
 
 CHOICES: dict[str, dict[str, Any]] = {
     "11.2c": {"start": SnowballStart(sigma=1e-5)},
@@ -192,19 +193,19 @@ TRAININGS = tuple(CHOICES)  # recipes that leave recordings
 
 
 def training_11_2(recipe: str, corpus: str | Path | None = None, **settings: Any) -> Training:
-    """The settings of 11.2c, 11.2b or 11.2a: 10,000 steps of 32, seed 42, pure bfloat16, labels shifted twice."""
+    """Return the settings of 11.2c, 11.2b or 11.2a: 10,000 steps of 32, seed 42, pure bfloat16, label shift 2."""
     return Training(corpus=load_corpus(corpus), precision="pure-bf16", label_shift=2, **{**CHOICES[recipe], **settings})
 
 
 def reproduce_training(
-    recipe: str, *, corpus: str | Path | None = None, out: str | Path | None = None, **running: Any
+    recipe: str, *, corpus: str | Path | None = None, steps: int = 10_000, out: str | Path | None = None, **running: Any
 ) -> Iterator[Comparison]:
-    """11.2c (seed 002), 11.2b (seed 004) or 11.2a: a training. `running`: of `train`."""
-    published, training = PUBLISHED[recipe], training_11_2(recipe, corpus)
+    """Reproduce 11.2c (seed 002), 11.2b (seed 004) or 11.2a: a training. `running`: of `train`."""
+    training = training_11_2(recipe, corpus, steps=steps)
     with TemporaryDirectory() as elsewhere:
         folder = Path(out or Path(elsewhere) / "run")
         train(training, folder, **running)
-        yield from _compared(published, training, folder)
+        yield from _compared(PUBLISHED[recipe], training, folder)
 
 
 def _compared(published: dict[str, Any], training: Training, folder: Path) -> Iterator[Comparison]:
@@ -214,7 +215,7 @@ def _compared(published: dict[str, Any], training: Training, folder: Path) -> It
     yield compare("parameters", f"{published['parameters']:,}", f"{n_parameters:,}")
     start = Census(identical_rows(first))
     for name, theirs in published["start"].items():
-        yield compare(f"{START[name]} at the start", theirs, getattr(start, name))
+        yield compare(f"{START_FIGURES[name]} at the start", theirs, getattr(start, name))
     yield from _compared_ends(published, training, Census(identical_rows(last)), Census(identical_rows(last[unseen])))
     distances = token_distances(last[unseen], history.grid)
     for name, length in published.get("l_inf", {}).items():
@@ -233,7 +234,8 @@ def _compared(published: dict[str, Any], training: Training, folder: Path) -> It
 
 def _compared_ends(published: dict[str, Any], training: Training, end: Census, among: Census) -> Iterator[Comparison]:
     """Compare the last state's census over all tokens, and among unseen ones."""
-    n_unseen, held = len(training.corpus.unseen), among.black_hole_population
+    n_unseen = len(training.corpus.unseen)
+    held = among.black_hole_population
     yield compare("unseen tokens", 51, n_unseen, uncheckable=WHY["corpus"])
     if training.noise is None:
         name = "population P of unseen tokens, all"
@@ -242,16 +244,15 @@ def _compared_ends(published: dict[str, Any], training: Training, end: Census, a
         yield compare("population P of unseen tokens", 51, f"{held} of {n_unseen}", uncheckable=WHY["noise"])
     seen = end.black_hole_population - held
     yield compare("population P of seen tokens", "0 of 77", f"{seen:,}", agrees=seen == 0, note=WHY["any_corpus"])
-    theirs, ours = len(published["populations"]), among.n_black_holes
-    yield compare(
-        "black holes C at the end, few", theirs, ours, agrees=ours <= published["most"], note=WHY["any_corpus"]
-    )
+    few = among.n_black_holes <= published["most"]
+    of = (len(published["populations"]), among.n_black_holes)
+    yield compare("black holes C at the end, few", *of, agrees=few, note=WHY["any_corpus"])
     listed = [", ".join(map(str, sizes)) for sizes in (published["populations"], among.populations.tolist())]
     yield compare("  their populations", *listed, uncheckable=WHY["corpus"])
 
 
 def reproduce_11_2c_init(**_: Any) -> Iterator[Comparison]:
-    """The initial state of 11.2c (seed 002), exact on any CPU: base and noise drawn after its GPT-2 was built."""
+    """Reproduce 11.2c's initial state (seed 002), exact on any CPU: drawn after the GPT-2 was built."""
     torch = import_torch("reproduce 11.2c-init")
     import_extra("transformers", "train", "reproduce 11.2c-init")
     with torch.random.fork_rng(devices=[]):
@@ -263,7 +264,7 @@ def reproduce_11_2c_init(**_: Any) -> Iterator[Comparison]:
     published = PUBLISHED["11.2c-init"]
     yield compare("parameters", published["parameters"], f"{n_parameters:,}")
     yield compare("norm of the base", published["norm"], f"{base.norm().item():.6f}")
-    for name, figure in START.items():
+    for name, figure in START_FIGURES.items():
         yield compare(figure, published[name], getattr(census, name))
 
 
@@ -280,14 +281,15 @@ WITH_CENTROID = ("12.2a", "12.4b")  # load their centroid
 
 
 def reproduce(recipe: str, **settings: Any) -> list[Comparison]:
-    """Run a notebook's experiment and compare: published, here, agrees or why it cannot be checked.
+    """Run a notebook's experiment and compare each published figure with ours.
 
     Raises InvalidInput for an unknown recipe, MissingExtra for one that needs torch (and transformers) without them.
 
     Parameters
     ----------
     recipe : a key of `RECIPES`
-    settings : base (12.2a, 12.4b: a file); for 12.2a, 12.4b and 13.5a those of `snowballs.run.Options`; for 11.2c,
-        11.2b and 11.2a corpus (a file) and those of `train`, of which `out` may be None
+    settings : base (12.2a, 12.4b: a file), trials (12.4b), redrawn bases at each sigma (13.5a); for 12.2a, 12.4b and
+        13.5a those of `snowballs.run.Options`; for 11.2c, 11.2b and 11.2a corpus (a file), steps and those of `train`,
+        of which `out` may be None
     """
-    return list(RECIPES[one_of(recipe, "recipe", RECIPES)](**settings))
+    return Displayed(RECIPES[one_of(recipe, "recipe", RECIPES)](**settings), "comparison.html.j2")

@@ -1,8 +1,8 @@
 """Cells: the grid values that each component of a base vector can take under noise, and with what probability.
 
-A component is rounded to the grid after the noise is added, so what can be seen of it is which
-*cell* (grid value) it landed in. Components are independent and the rounding is monotone in the
-noise: the deviates at which it goes from cell to cell say it all.
+A component is rounded to the grid after the noise is added, so only the *cell* (grid value) in which
+it lands can be seen. Components are independent and rounding is monotone in the noise: the deviates
+at which it moves from one cell to the next determine all probabilities.
 """
 
 import math
@@ -76,7 +76,7 @@ def _reach(distribution: Distribution, n_components: float) -> float:
         return n_components * distribution.tails(sixteenths / 16) <= NEGLECTED
 
     enough = 16
-    while enough < 16 * FARTHEST and not is_beyond(enough):  # no farther: far out, a function may be no number
+    while enough < 16 * FARTHEST and not is_beyond(enough):  # no farther: a function may return NaN there
         enough *= 2
     reach = bisect_left(range(enough + 1), True, key=is_beyond)
     if reach > enough:
@@ -164,16 +164,16 @@ class Cells:
 
     @property
     def are_few(self) -> bool:
-        """Whether it pays to draw cells: at most an eighth of the columns have too many to be listed."""
+        """Return whether drawing cells pays: at most an eighth of the columns have too many to be listed."""
         return len(self.unlisted) <= self.dim / 8
 
     @cached_property
     def p(self) -> Float64[np.ndarray, " runs"]:
         """Probability of all cells of each run together, from the nearer tail."""
-        z, noise = self.deviates, self.distribution
+        z = self.deviates
         inner = np.isfinite(z)
         below, above = np.ones(z.size), np.zeros(z.size)
-        below[inner], above[inner] = noise.below(z[inner]), noise.above(z[inner])
+        below[inner], above[inner] = self.distribution.below(z[inner]), self.distribution.above(z[inner])
         below_first, above_first = np.roll(below, 1), np.roll(above, 1)
         below_first[self.starts[:-1]], above_first[self.starts[:-1]] = 0, 1
         inside = 1 - below_first - above
@@ -198,11 +198,11 @@ class Cells:
         return np.repeat(self.log_likeliest, np.diff(self.starts)) - self.log_cell
 
     def log_power_sums(self, n: float) -> Float64[np.ndarray, " active"]:
-        """Of each column ``log sum_k p_k**n`` over its cells, n > 0."""
+        """Return ``log sum_k p_k**n`` over the cells of each column, n > 0."""
         if not len(self.columns):
             return np.empty(0)
-        terms = self.count * np.exp(-n * self.cost)
-        return n * self.log_likeliest + np.log(np.add.reduceat(terms, self.starts[:-1]))
+        sums = np.add.reduceat(self.count * np.exp(-n * self.cost), self.starts[:-1])
+        return n * self.log_likeliest + np.log(sums)
 
     def log_power_sum(self, n: float) -> float:
         """``log sum p**n`` over all cells of the whole row: columns are independent, so a sum over columns."""

@@ -18,16 +18,15 @@ from .grids import Grid, as_grid, index_values
 Graph = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]  # degree of each row, first row of its component
 
 UNITS = ("weight", "steps")
-BLOCK = 1 << 23  # distances computed at a time
-KEPT = 1 << 26  # distances kept for a second look; beyond, they are computed again
-FEW_ROWS = 512  # whose distances are listed rather than tallied
+BLOCK_PAIRS = 1 << 23  # pairs whose distances are computed at a time
+KEPT_PAIRS = 1 << 26  # up to which distances are kept for a second pass; beyond, they are computed again
+SORTED_ROWS = 512  # up to which distances are listed and sorted rather than tallied
 FEW_ENTRIES = 1 << 24  # of all pairs of rows, below which choosing windows costs more than it saves
-SAMPLE = 96  # rows from whose distances the widths of windows are chosen
+WINDOW_SAMPLE = 96  # rows from whose distances the widths of windows are chosen
 SAMPLED_COLUMNS = 256  # about so many decide between widths
-# Of the sampled distances: candidates for the width of the windows.
-QUANTILES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-# What an entry costs, beside one of the walk over all: listed and streamed, compared in full for one pair.
-STREAMING, SETTLING = 1.0, 4.0
+WIDTH_QUANTILES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of sampled distances: widths that are tried
+STREAMING = 1.0  # cost of an entry that is listed and streamed, in entries of a walk over all
+SETTLING = 4.0  # cost of an entry of a pair that is compared in full
 INFINITE = 255  # exponent of float32
 OPTIMISM = 1.6  # so many more entries lie outside windows than of the rows that the windows were fitted to
 
@@ -45,8 +44,7 @@ class Spread:
     @classmethod
     def of(cls, n_pairs: int, largest: float, total: float, lower: float, upper: float) -> Spread:
         """Summarise distances by the largest, the sum of all, and the two in the middle."""
-        mean, median = total / n_pairs, (lower + upper) / 2
-        return cls(n_pairs=n_pairs, max=largest, mean=mean, lower_median=lower, median=median)
+        return cls(n_pairs=n_pairs, max=largest, mean=total / n_pairs, lower_median=lower, median=(lower + upper) / 2)
 
 
 class Distances:
@@ -71,7 +69,8 @@ class Distances:
     ) -> None:
         """Take ordered indices (`to_index`) on a grid; `weights` says how many equal rows each stands for, else 1."""
         one_of(unit, "unit", UNITS)
-        self.unit, self.threads = unit, threads
+        self.unit = unit
+        self.threads = threads
         self.n = len(index)
         self.weights = np.ones(self.n, np.int64) if weights is None else np.asarray(weights, np.int64)
         self.rows, self._packed = _differing(index, as_grid(grid), unit)
@@ -88,7 +87,7 @@ class Distances:
 
     def blocks(self) -> Iterator[tuple[int, Float[np.ndarray, "rows later"]]]:
         """Blocks (first, d): ``d[i, j]`` is the distance of rows first + i and first + j, for every j > i only."""
-        if "_kept" not in self.__dict__ and self.n * self.n // 2 <= KEPT:
+        if "_kept" not in self.__dict__ and self.n * self.n // 2 <= KEPT_PAIRS:
             self._kept = list(self._computed())
         return iter(self._kept) if "_kept" in self.__dict__ else self._computed()
 
@@ -96,7 +95,7 @@ class Distances:
         if self.n < 2:
             return
         walk = _Walk(self.rows, packed=self._packed)
-        size = max(1, BLOCK // self.n // walk.lanes) * walk.lanes
+        size = max(1, BLOCK_PAIRS // self.n // walk.lanes) * walk.lanes
         starts = range(0, self.n - 1, size)
         if self.threads == 1 or len(starts) == 1:
             yield from ((first, walk.block(first, size)) for first in starts)
@@ -111,7 +110,7 @@ class Distances:
         """Largest, mean and median distance."""
         if not self.n_pairs:
             return Spread()
-        if self.n <= FEW_ROWS:  # what histograms need anew costs more than to sort a list
+        if self.n <= SORTED_ROWS:  # sorting a list costs less than new histograms
             few = self._spread_of_few()
             if few is not None:
                 return few
@@ -139,7 +138,7 @@ class Distances:
             middle = distances[ranks]
             total = float(distances.sum(dtype=np.float64))
         largest = float(distances[-1])
-        least = float(distances[-np.count_nonzero(distances)])  # the first that is not 0; 0 where none is
+        least = float(distances[-np.count_nonzero(distances)])  # the smallest above 0; 0 if all are 0
         whole = self.unit == "steps" and self.n_pairs * largest < 2.0**53
         exact = whole or is_exact(self.n_pairs, largest, least)
         return Spread.of(self.n_pairs, largest, total, *middle.tolist()) if exact else None
@@ -172,11 +171,11 @@ class Distances:
     def components(self, threshold: float | int, *, strict: bool = False) -> Graph:
         """Degrees of the rows in the graph of pairs within the threshold, and the first row of each row's component.
 
-        A row that stands for several counts as so many neighbours of its neighbours, and the others of its kind as its
-        own.
+        A row that stands for k rows counts as k neighbours of its neighbours, and has k - 1 neighbours in itself.
         """
         limit = largest_within(threshold, self.rows.dtype, strict=strict)
-        degrees, labels = self.weights - 1, np.arange(self.n)
+        degrees = self.weights - 1
+        labels = np.arange(self.n)
         for first, block in self.blocks():
             _backends.distances.connect(block, first, self.weights, limit, degrees, labels)
         _backends.grouping.flatten(labels)
@@ -184,7 +183,8 @@ class Distances:
 
     def spectrum(self) -> tuple[Float64[np.ndarray, " distinct"], Int64[np.ndarray, " distinct"]]:
         """Return every distance that occurs, ascending, and how many pairs have it."""
-        distances, counts = np.zeros(1), np.array([self.n_equal])
+        distances = np.zeros(1)
+        counts = np.array([self.n_equal])
         for first, block in self.blocks():
             rows = self.weights[first : first + len(block)]
             weights = self._listed(first, np.multiply.outer(rows, self.weights[first:]))
@@ -194,14 +194,17 @@ class Distances:
 
 
 class KnownDistances(Distances):
-    """Figures of the distances of some rows that were taken elsewhere, in place of the distances.
+    """Statistics of the distances of some rows that were computed elsewhere, in place of the distances.
 
-    Whoever took them sets `spread`, the pairs `near` each other by threshold and strictness, and the one `graph`.
+    The caller sets `spread`, the number of pairs `near` by threshold and strictness, and the one `graph`.
     """
 
     def __init__(self, unit: str, weights: Int64[np.ndarray, " n"], rows: Callable[[], np.ndarray]) -> None:
-        """Take the function of the rows' ordered indices, should they be asked for."""
-        self.unit, self.weights, self.n, self._rows = unit, weights, len(weights), rows
+        """Take a function that returns the rows' ordered indices; it is called only if they are needed."""
+        self.unit = unit
+        self.weights = weights
+        self.n = len(weights)
+        self._rows = rows
         self.near: dict[tuple[float, bool], int] = {}
         self.graph: Graph | None = None
 
@@ -318,12 +321,14 @@ class _Walk:
         needed = expected + 1
         while needed > expected:
             expected = max(expected, needed)
-            self.columns, self.values = np.empty(expected, np.int32), np.empty(expected, self.rows.dtype)
+            self.columns = np.empty(expected, np.int32)
+            self.values = np.empty(expected, self.rows.dtype)
             needed = _backends.distances.list_outside(self.rows, low, high, self.starts, self.columns, self.values)
 
     def block(self, first: int, size: int) -> np.ndarray:
         """Distances of `size` rows from `first` on to all rows from there, above the diagonal; first at a tile's."""
-        rows, tiles = self.rows[first:], self.tiles[first // self.lanes :]
+        rows = self.rows[first:]
+        tiles = self.tiles[first // self.lanes :]
         out = np.zeros((min(size, len(rows)), len(tiles) * self.lanes), rows.dtype)
         if self.width == 0:
             _backends.distances.stream_all(tiles, self.lanes, rows, np.arange(rows.shape[1], dtype=np.int32), out)
@@ -339,20 +344,21 @@ def _windows(rows: np.ndarray) -> tuple[float | np.floating, np.ndarray, np.ndar
     Judged from sampled rows; width 0 where no windows save work.
     """
     n, dim = rows.shape
-    best, width, room = 0.5 * n * n * dim, 0.0, 0  # the work of visiting everything
-    if n <= SAMPLE or best < FEW_ENTRIES:
-        return width, np.empty(0), np.empty(0), room
+    best = 0.5 * n * n * dim  # the work of visiting everything
+    if n <= WINDOW_SAMPLE or best < FEW_ENTRIES:
+        return 0.0, np.empty(0), np.empty(0), 0
+    width, room = 0.0, 0
     low, high = np.empty((2, dim), rows.dtype)
-    sample = np.ascontiguousarray(rows[np.linspace(0, n - 1, SAMPLE).astype(np.int64)])
-    apart = np.sort(_Walk(sample).block(0, SAMPLE)[np.triu_indices(SAMPLE, 1)])
+    sample = np.ascontiguousarray(rows[np.linspace(0, n - 1, WINDOW_SAMPLE).astype(np.int64)])
+    apart = np.sort(_Walk(sample).block(0, WINDOW_SAMPLE)[np.triu_indices(WINDOW_SAMPLE, 1)])
     ordered = np.sort(sample.T.copy(), axis=1)
     some = np.ascontiguousarray(ordered[:: max(1, dim // SAMPLED_COLUMNS)])
-    for distance in np.unique(np.quantile(apart, QUANTILES, method="lower")):
+    for distance in np.unique(np.quantile(apart, WIDTH_QUANTILES, method="lower")):
         candidate = np.nextafter(distance, distance.dtype.type(0))
         if not 0 < candidate < np.inf:
             continue
         ends = low[: len(some)], high[: len(some)]
-        outside = OPTIMISM * _backends.distances.fit_windows(some, candidate, *ends) / SAMPLE * dim / len(some)
+        outside = OPTIMISM * _backends.distances.fit_windows(some, candidate, *ends) / WINDOW_SAMPLE * dim / len(some)
         nearer = np.searchsorted(apart, candidate) / len(apart)
         work = STREAMING * n * n * outside + SETTLING * nearer * 0.5 * n * n * dim
         if work < best:

@@ -184,9 +184,8 @@ def round_to(values: ArrayLike, grid: str | Grid) -> Float32[np.ndarray, " ..."]
 def boundaries(x: ArrayLike, grid: str | Grid) -> tuple[Float64[np.ndarray, " ..."], Float64[np.ndarray, " ..."]]:
     """Rounding boundaries around each value, weight units: what lies strictly between them rounds where `x` rounds.
 
-    They are exact: midpoints between neighbouring grid values, at the largest finite value the outer one is where
-    overflow begins. A value on a boundary goes to the even neighbour. Raises InvalidInput for NaN, infinity or a value
-    that overflows the grid.
+    They are exact: midpoints between neighbouring grid values; beyond the largest finite value, the point of overflow.
+    A value on a boundary goes to the even neighbour. Raises InvalidInput for NaN, infinity or overflowing values.
 
     Examples
     --------
@@ -212,7 +211,8 @@ def index_values(index: ArrayLike, grid: str | Grid, dtype: type = np.float64) -
 
 def regrid(words: UInt[np.ndarray, " ..."], source: str | Grid, target: str | Grid) -> UInt[np.ndarray, " ..."]:
     """Words of `target` nearest to words of `source` (ties to even, one rounding)."""
-    source, target = as_grid(source), as_grid(target)
+    source = as_grid(source)
+    target = as_grid(target)
     if source == target:
         return words
     if source.bits <= 16:

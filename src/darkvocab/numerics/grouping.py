@@ -67,10 +67,7 @@ def members_of(numbers: Int64[np.ndarray, " n"]) -> dict[int, Int64[np.ndarray, 
 
 @lru_cache(maxsize=8)
 def row_keys(dim: int) -> UInt64[np.ndarray, " dim_plus_one"]:
-    """Return keys to hash rows with: random in every process, so that nobody can craft a file whose rows all collide.
-
-    Results do not depend on it.
-    """
+    """Return random keys for hashes: no file can be crafted whose rows all collide, and no result depends on them."""
     return np.frombuffer(os.urandom(8 * dim + 8), np.uint64)
 
 
@@ -93,7 +90,7 @@ def identical_rows(
     rounded : compare ``rounded(rows)`` instead, for a range or numbers of a few rows at a time; other words, of any
         number of columns
     threads : to hash with; by default one per core
-    progress : told the bytes of every chunk once it is hashed
+    progress : called with the bytes of every chunk once it is hashed
 
     Examples
     --------
@@ -106,11 +103,12 @@ def identical_rows(
         raise InvalidInput(f"needs a 2-D array of unsigned words, got {words.dtype} {list(words.shape)}")
     n = len(words)
     kind = rounded(slice(0, 0)) if rounded else words[:0]  # rounding may change how many columns there are, too
-    dtype, dim = kind.dtype, kind.shape[1]
+    dtype = kind.dtype
     sign = dtype.type(1 << (8 * dtype.itemsize - 1))
     folded = dtype.type(0) if bitwise else sign
-    keys = row_keys(dim)
-    hashes, largest = np.empty(n, np.uint64), np.empty(n, dtype)
+    keys = row_keys(kind.shape[1])
+    hashes = np.empty(n, np.uint64)
+    largest = np.empty(n, dtype)
 
     def hash_chunk(rows: slice) -> None:
         chunk = rounded(rows) if rounded else words[rows]

@@ -18,11 +18,11 @@ from .grouping import chunks, n_cores
 MAX_PAIRS = 1 << 22  # listed unless more are asked for: 32 MB
 FEATURES = 32  # that rows are told apart by before they are compared in full
 BLOCKS = 16  # of columns, whose largest and smallest deviations may be such features
-SAMPLE = 512  # rows that say which features tell most pairs apart
-SMALL = 256  # rows of a component below which all its pairs are compared
-LISTED = 4  # pairs a row that features do not tell apart, up to which they are compared one by one
-STUCK = 0.75  # of the rows in one component: features do not tell them apart, and all columns must
-FEW_ROWS = 1000  # that one thread compares
+FEATURE_SAMPLE = 512  # rows that say which features tell most pairs apart
+SMALL_COMPONENT = 256  # rows of a component below which all its pairs are compared
+PAIRS_PER_ROW = 4  # up to which the pairs that features do not tell apart are compared one by one
+STUCK = 0.75  # share of the rows in one component beyond which all columns are compared, not features
+ONE_THREAD_ROWS = 1000  # up to which one thread compares all
 BLOCK_BYTES = 1 << 26  # of rows that are compared in full at a time
 
 
@@ -132,20 +132,22 @@ class _Search:
     threads: int
 
     def __post_init__(self) -> None:
-        n, self.dim = len(self.weights), self.words.shape[1]
+        n = len(self.weights)
+        self.dim = self.words.shape[1]
         in_steps = np.int16 if self.grid.bits <= 16 else np.int32
         self.dtype = np.dtype(np.float32 if self.touching.unit == "weight" else in_steps)
         self.limit = self._limit(self.touching)
-        self.degrees, self.tokens, self.parent = np.zeros(n, np.int64), np.zeros(n, np.int64), np.arange(n)
-        self.n_pairs, self.pairs = 0, list[np.ndarray]()
+        self.degrees, self.tokens = np.zeros((2, n), np.int64)
+        self.parent = np.arange(n)
+        self.n_pairs = 0
+        self.pairs: list[np.ndarray] = []
 
     def _limit(self, touching: Touching) -> float | int:
         """Largest difference that counts as near."""
         if self.dtype == np.float32:
             return float(largest_within(touching.threshold, self.dtype, strict=touching.strict))
-        furthest = (1 << self.dtype.itemsize * 8) - 1  # no two indices are
         whole = math.ceil(touching.threshold) - 1 if touching.strict else math.floor(touching.threshold)
-        return min(whole, furthest)
+        return min(whole, (1 << self.dtype.itemsize * 8) - 1)  # no two indices are farther apart
 
     def result(self) -> Near:
         if len(self.weights) > 1:
@@ -158,12 +160,14 @@ class _Search:
             both <<= 32
             both |= np.maximum(*pairs)
             both.sort()
-            pairs[0], pairs[1] = both >> 32, both
+            pairs[0] = both >> 32
+            pairs[1] = both
         return Near(degrees=self.degrees, tokens=self.tokens, labels=self.parent, n_pairs=self.n_pairs, pairs=pairs)
 
     def _descend(self) -> None:
-        """Take rows apart until what may be near is little, or does not fall apart any more, and compare it."""
-        waiting, small, sizes_of_small = [(np.arange(len(self.weights)), False)], [], []
+        """Split rows into components until these are small or split no further, and compare the rows of each."""
+        waiting = [(np.arange(len(self.weights)), False)]
+        small: list[tuple[np.ndarray, np.ndarray]] = []  # rows of small components, and the components' sizes
         while waiting:
             rows, stuck = waiting.pop()
             telling = self._telling(rows)
@@ -171,7 +175,8 @@ class _Search:
                 self._all_near(rows)
                 continue
             order = np.argsort(telling.features[:, 0], kind="stable")
-            rows, features = rows[order], telling.features[order]
+            rows = rows[order]
+            features = telling.features[order]
             first = features[:, 0].astype(np.float64)
             ends = np.searchsorted(first, first + self._reach(telling.slack), side="right")
             if stuck or telling.whole:
@@ -180,21 +185,20 @@ class _Search:
                 continue
             tiles = _tiled(features)
             limits = np.full(FEATURES, self._most(telling.slack))
-            graph = self._join([(tiles, 0, tiles, 0)], ends, limits, LISTED * len(rows), self.weights[rows])
+            graph = self._join([(tiles, 0, tiles, 0)], ends, limits, PAIRS_PER_ROW * len(rows), self.weights[rows])
             if graph.pairs is not None:
                 self._settle(rows, graph.pairs)
                 continue
             order = np.argsort(graph.labels, kind="stable")
             _, sizes = np.unique(graph.labels, return_counts=True)
             starts = np.cumsum(sizes) - sizes
-            for start, size in zip(starts[sizes > SMALL], sizes[sizes > SMALL], strict=True):
+            for start, size in zip(starts[sizes > SMALL_COMPONENT], sizes[sizes > SMALL_COMPONENT], strict=True):
                 waiting.append((np.sort(rows[order[start : start + size]]), size > STUCK * len(rows)))
-            few = (sizes > 1) & (sizes <= SMALL)
-            small.append(rows[order[np.repeat(few, sizes)]])
-            sizes_of_small.append(sizes[few])
+            few = (sizes > 1) & (sizes <= SMALL_COMPONENT)
+            small.append((rows[order[np.repeat(few, sizes)]], sizes[few]))
         if small:
-            sizes = np.concatenate(sizes_of_small)
-            rows, ends = np.concatenate(small), np.repeat(np.cumsum(sizes), sizes)
+            rows, sizes = (np.concatenate(parts) for parts in zip(*small, strict=True))
+            ends = np.repeat(np.cumsum(sizes), sizes)
             self._compare(rows, np.arange(self.dim), ends, np.empty((len(rows), 0), self.dtype), 0.0)
 
     def _telling(self, rows: np.ndarray) -> _Telling:
@@ -204,9 +208,8 @@ class _Search:
         bits = np.empty((len(rows), 2 * blocks), np.int32)
 
         def look(some: slice) -> tuple[np.ndarray, np.ndarray]:
-            numbers = self._whole(rows[some])
             low, high = centre.copy(), centre.copy()
-            _backends.neighbours.profile(numbers, centre, low, high, bits[some])
+            _backends.neighbours.profile(self._whole(rows[some]), centre, low, high, bits[some])
             return low, high
 
         lows, highs = zip(*self.pool.map(look, self._chunks(rows)), strict=True)
@@ -216,7 +219,7 @@ class _Search:
         columns = np.flatnonzero(apart > self.limit)
         bits = np.column_stack([bits[:, :blocks].max(axis=1), bits[:, blocks:].min(axis=1), bits])
         extremes, slack = _deviations(bits, self.dtype)
-        sample = np.random.default_rng(len(rows)).permutation(len(rows))[:SAMPLE]
+        sample = np.random.default_rng(len(rows)).permutation(len(rows))[:FEATURE_SAMPLE]
         values = np.concatenate([self._whole(rows[sample])[:, columns], extremes[sample]], axis=1)
         alike = np.zeros(values.shape[1], np.int64)
         _backends.neighbours.count_alike(np.sort(values.T.astype(np.float64), axis=1), self._reach(slack), alike)
@@ -268,10 +271,12 @@ class _Search:
         weights: np.ndarray,
     ) -> Near:
         """Return the graph of rows in blocks of tiles; no pairs where there are more than room for."""
-        n, threads = len(ends), self.threads if len(ends) > FEW_ROWS else 1
+        n = len(ends)
+        threads = self.threads if n > ONE_THREAD_ROWS else 1
         parents = [np.arange(n) for _ in range(threads)]
         degrees, tokens = np.zeros((2, threads, n), np.int64)
-        n_pairs, listed = 0, [np.empty((2, 0), np.int32)]
+        n_pairs = 0
+        listed = [np.empty((2, 0), np.int32)]
         for x, x_first, y, y_first in blocks:
             most = max(0, min(room - n_pairs, x[:, 0].size * y[:, 0].size))
 
@@ -315,7 +320,7 @@ class _Search:
         self._list(pairs.shape[1], pairs)
 
     def _list(self, n_pairs: int, pairs: np.ndarray | None) -> None:
-        """Keep pairs, as long as they are no more than may be."""
+        """Keep the pairs, or drop all once there are more than `max_pairs`."""
         self.n_pairs += n_pairs
         if self.n_pairs > self.max_pairs:
             self.pairs = []
@@ -335,7 +340,7 @@ class _Search:
         return chunks(np.broadcast_to(self.words[:1], (len(rows), self.dim)))
 
     def _columns(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """These columns of these rows, [rows, columns]."""
+        """Return these columns of these rows, [rows, columns]."""
         out = np.empty((len(rows), len(columns)), self.dtype)
 
         def take(some: slice) -> None:
@@ -359,7 +364,7 @@ class _Search:
         return index
 
     def _reach(self, slack: float) -> float:
-        """No two numbers, or features, that count as near lie farther apart than this."""
+        """Return the largest distance at which two numbers, or features, may still count as near."""
         most = self._most(slack)
         return float(_above(float(most)) if self.dtype == np.float32 else most)
 
@@ -391,5 +396,5 @@ def _deviations(bits: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float]:
         return np.clip(bits, -far, far).astype(dtype), 0.0
     values = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
     if not np.isfinite(values).all():
-        return np.zeros_like(values), 0.0  # overflowed: they tell nothing
+        return np.zeros_like(values), 0.0  # overflowed: they tell no rows apart
     return values, float(np.abs(values).max(initial=0)) * 2.0**-22

@@ -14,8 +14,8 @@ DEPTH = 4.0  # how many times rarer numbers must be between two modes than in ei
 PREDICTION = 0.99  # part of the population's own law beyond which nothing is said to belong to it
 PRIOR = 0.3  # scale of logarithms, a factor of 1.35, taken as if one number had shown it
 TAIL_QUANTILES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5)  # pairs of which bound a lower tail,
-FEWEST = 50  # where so many numbers lie below the lower one
-QUANTILES = np.linspace(0.8, PREDICTION, 20)  # where the size of the population is estimated
+FEWEST_BELOW = 50  # where so many numbers lie below the lower one
+SIZE_QUANTILES = np.linspace(0.8, PREDICTION, 20)  # where the size of the population is estimated
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def low_mode(numbers: Float64[np.ndarray, " n"]) -> LowMode | None:
     --------
     >>> rng = np.random.default_rng(1)
     >>> both = np.concatenate([rng.normal(1, 0.1, 500), rng.normal(5, 1, 9_500)])
-    >>> found = low_mode(both)
-    >>> 0.8 < found.peak < 1.2 < found.valley < 2.5
+    >>> mode = low_mode(both)
+    >>> 0.8 < mode.peak < 1.2 < mode.valley < 2.5
     True
     >>> low_mode(rng.normal(5, 1, 10_000)) is None
     True
@@ -45,10 +45,10 @@ def low_mode(numbers: Float64[np.ndarray, " n"]) -> LowMode | None:
     ordered = np.sort(numbers)
     if len(ordered) < 4 * WINDOW:
         return None
-    width, middle = ordered[WINDOW:] - ordered[:-WINDOW], (ordered[WINDOW:] + ordered[:-WINDOW]) / 2
+    width = ordered[WINDOW:] - ordered[:-WINDOW]
+    middle = (ordered[WINDOW:] + ordered[:-WINDOW]) / 2
     width = np.maximum(width, np.spacing(np.abs(middle)))  # equal numbers
-    below, above = np.minimum.accumulate(width), np.minimum.accumulate(width[::-1])[::-1]
-    depth = width / np.maximum(below, above)
+    depth = width / np.maximum(np.minimum.accumulate(width), np.minimum.accumulate(width[::-1])[::-1])
     depth[len(ordered) // 2 :] = 0
     valley = int(depth.argmax())
     if not depth[valley] >= DEPTH:
@@ -86,7 +86,8 @@ class Law:
 
         From few of them the prediction is wide: m degrees of freedom, and a scale to which `PRIOR` adds one number.
         """
-        m, location = len(logarithms), float(np.median(logarithms))
+        m = len(logarithms)
+        location = float(np.median(logarithms))
         scale = 1.4826 * np.median(np.abs(logarithms - location))
         return cls(location=location, scale=_with_prior(scale, m - 1) * float(np.sqrt(1 + 1 / m)), freedom=m)
 
@@ -135,10 +136,11 @@ def membership(
     values, which, counts = np.unique(logarithms, return_inverse=True, return_counts=True)
     counted = np.cumsum(counts)
     bound = min(float(law.quantile(PREDICTION)), furthest)
-    places = law.quantile(QUANTILES)
-    places, shares = places[places <= bound], QUANTILES[places <= bound]
+    places = law.quantile(SIZE_QUANTILES)
+    places, shares = places[places <= bound], SIZE_QUANTILES[places <= bound]
     if not len(places):
-        places, shares = np.array([bound]), law.cdf(np.array([bound]))
+        places = np.array([bound])
+        shares = law.cdf(np.array([bound]))
     at_most = np.searchsorted(values, places, side="right")
     size = max(at_least, float(np.min(np.concatenate([[0], counted])[at_most] / shares)))
     expected = np.diff(law.cdf(np.minimum(values, bound)), prepend=0.0) * size
@@ -212,16 +214,16 @@ def lower_tail(
     reaching = n / 2
     places = np.quantile(ordered, TAIL_QUANTILES) if n else np.zeros(len(TAIL_QUANTILES))
     for (low, a), (high, b) in itertools.combinations(zip(TAIL_QUANTILES, places, strict=True), 2):
-        if n * low < FEWEST or a == b:
+        if n * low < FEWEST_BELOW or a == b:
             continue
         slope = np.log(high / low) / (b - a) * (1 - 2 / np.sqrt(n * low))
         below = ordered <= a
         expected[below] = np.minimum(expected[below], n * low * np.exp(-slope * (a - ordered[below])))
         if at <= a:
             reaching = min(reaching, n * low * np.exp(-slope * (a - at)))
-    own = scipy.optimize.isotonic_regression(np.diff(expected, prepend=0.0)).x if n else expected
+    shares = scipy.optimize.isotonic_regression(np.diff(expected, prepend=0.0)).x if n else expected
     up_to = int(np.searchsorted(ordered, limit, side="right"))
-    n_below = min(up_to, int(np.searchsorted(own, share, side="right")))
+    n_below = min(up_to, int(np.searchsorted(shares, share, side="right")))
     at_most = float(expected[n_below - 1]) if n_below else 0.0
     if n_below and scipy.special.gammainc(n_below, at_most) > odds:  # P(Poisson(at_most) >= n_below)
         n_below = 0
@@ -229,6 +231,6 @@ def lower_tail(
         n_below=n_below,
         expected=at_most if n_below else 0.0,
         bound=float(ordered[n_below - 1]) if n_below else -np.inf,
-        missed=float((1 - own[n_below:up_to]).clip(0).sum()),
+        missed=float((1 - shares[n_below:up_to]).clip(0).sum()),
         reaching=float(reaching),
     )

@@ -1,4 +1,4 @@
-"""The page of a scan: every token on one sheet that opens offline; the finding, figures, a list, and provenance."""
+"""Write the page of a scan, an HTML file that opens offline: the finding, figures, a list of tokens, provenance."""
 
 from __future__ import annotations
 
@@ -29,34 +29,32 @@ if TYPE_CHECKING:
     from ..checkpoints.scan_result import Scan
 
 SCRIPTS = ("page.js", "plane.js", "list.js", "packed.js", "atlas.js")
-AT_A_TIME = 8_192  # tokens whose texts are packed at a time
-LISTED = 200  # tokens in the page as text: without a script, and in print
-SHOWN_HOLES, SHOWN_MEMBERS = 50, 100  # black holes and their members in the page as text
-LONGEST = 200  # characters of a token in such text
-TEXTS = ("text", "witness", "bytes")  # of each token, packed side by side, so that what they share costs nothing
+TEXTS_AT_A_TIME = 8_192  # tokens whose texts are packed at once
+LISTED_TOKENS = 200  # tokens that the page lists as text, for print and where scripts are off
+SHOWN_HOLES = 50  # black holes listed as text
+SHOWN_MEMBERS = 100  # tokens listed of each
+LONGEST_TEXT = 200  # characters of a token in these lists
+TEXTS = ("text", "witness", "bytes")  # packed side by side for each token, so that gzip finds what they share
 TWO_UNITS = r"[\x{10000}-\x{10FFFF}]"  # characters that JavaScript counts twice
-CODES = ("category", "script", "reserved", "grade", "side")  # few values, packed as numbers
+CODES = ("category", "script", "reserved", "grade", "side")  # columns with few values, packed as numbers
 
-
-KINDS = [SimpleNamespace(**kind) for kind in tomllib.loads(read("kinds.toml"))["kinds"]]
-NUMBER = {kind.key: number for number, kind in enumerate(KINDS)}
+TOKEN_KINDS = [SimpleNamespace(**kind) for kind in tomllib.loads(read("kinds.toml"))["kinds"]]
+NUMBER = {kind.key: number for number, kind in enumerate(TOKEN_KINDS)}
 
 
 def write_page(scan: Scan, path: str | Path, *, command: str | None = None) -> None:
-    """Write the page of a scan as one HTML file: the same scan and `command`, the line that made it, give the same
-    bytes; raises as `write_whole`.
-    """
+    """Write the page of a scan; `command` is the line that made it. Raises as `write_whole`."""
     write_whole(Path(path), page(scan, command))
 
 
 def page(scan: Scan, command: str | None = None) -> bytes:
-    """Render the page as `write_page` writes it."""
+    """Render the page that `write_page` writes; the same arguments give the same bytes."""
     tokens = scan.tokens
     kinds = kinds_of(tokens)
     dark = tokens["dark"].fill_null(False).to_numpy()
     asked = printable(scan.source.asked)
     with ThreadPoolExecutor(1) as pool:
-        packing = pool.submit(pack, scan, kinds)  # most of it compresses, while the template is rendered
+        packing = pool.submit(pack, scan, kinds)  # compresses while the template is rendered
         return render(
             "atlas.html.j2",
             SCRIPTS,
@@ -66,7 +64,7 @@ def page(scan: Scan, command: str | None = None) -> bytes:
             scan=scan,
             finding=finding(scan, kinds, dark),
             kinds=list(_kind_rows(tokens, kinds, dark)),
-            kind_of=KINDS,
+            kind_of=TOKEN_KINDS,
             n_dark=int(dark.sum()),
             listed=_listed(scan, kinds),
             shown_holes=SHOWN_HOLES,
@@ -75,12 +73,12 @@ def page(scan: Scan, command: str | None = None) -> bytes:
             facts=scan_facts(scan),
             provenance=facts_of("provenance", scan=scan, command=command, versions=versions()),
             packed=lambda: base64.b64encode(packing.result()).decode("ascii"),
-            printed=LISTED,
+            printed=LISTED_TOKENS,
         )
 
 
 def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
-    """Return the place in `KINDS` of each token: its category, but for reserved names, reachable dark and weak ones."""
+    """Return the index in `TOKEN_KINDS` of each token: its category, or reserved, weak, or reachable yet dark."""
     kinds = tokens["category"].replace_strict(NUMBER, default=NUMBER["unknown"], return_dtype=pl.Int64).to_numpy()
     dark = tokens["dark"].fill_null(False).to_numpy()
     kinds = np.where((kinds == NUMBER["reachable"]) & dark, NUMBER["under_trained"], kinds)
@@ -89,9 +87,9 @@ def kinds_of(tokens: pl.DataFrame) -> np.ndarray:
 
 
 def finding(scan: Scan, kinds: np.ndarray, dark: np.ndarray) -> str:
-    """Put the scan in one sentence: how many tokens are dark, of what kinds, and how many share a row."""
+    """Summarise the scan in one sentence: how many tokens are dark, of which kinds, and how many share a row."""
     n_dark = int(dark.sum())
-    counts = [(int((dark & (kinds == place)).sum()), kind.counted) for place, kind in enumerate(KINDS)]
+    counts = [(int((dark & (kinds == place)).sum()), kind.counted) for place, kind in enumerate(TOKEN_KINDS)]
     counted = sorted((count for count in counts if count[0]), key=lambda count: -count[0])
     facts = {"scan": scan, "n": len(dark), "n_dark": n_dark, "share": _share(n_dark / max(len(dark), 1))}
     return phrase("finding", counted=counted, **facts)
@@ -102,9 +100,9 @@ def _share(part: float) -> str:
 
 
 def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yield a row for each kind that occurs: what it is, how many tokens it has, and where they lie."""
+    """Yield a row for each kind that occurs: its description, numbers of tokens, median norm and score."""
     weak = (tokens["grade"] == "weak").to_numpy()
-    for place, kind in enumerate(KINDS):
+    for place, kind in enumerate(TOKEN_KINDS):
         of = kinds == place
         if of.any():
             norm, score = (tokens[name].filter(of).fill_nan(None).median() for name in ("norm", "score"))
@@ -113,17 +111,17 @@ def _kind_rows(tokens: pl.DataFrame, kinds: np.ndarray, dark: np.ndarray) -> Ite
 
 
 def _listed(scan: Scan, kinds: np.ndarray) -> list[dict[str, Any]]:
-    """Return the first tokens of the list, the surest to be dark first; dark ones alone where there are any."""
+    """Return the first tokens of the list, the likeliest to be dark first; trained ones only if none is dark."""
     frame = scan.tokens.with_columns(kind=pl.Series(kinds))[scan.order]
     if scan.tokens["dark"].any():
         frame = frame.filter(pl.col("grade") != "trained")
-    return frame.head(LISTED).to_dicts()
+    return frame.head(LISTED_TOKENS).to_dicts()
 
 
 def _cut(text: str) -> str:
     """Return a token's text as a page shows it: of limited length, without characters that hide or turn others."""
-    more = len(text) - LONGEST
-    return printable(text[:LONGEST]) + (f"… and {more:,} characters more" if more > 0 else "")
+    more = len(text) - LONGEST_TEXT
+    return printable(text[:LONGEST_TEXT]) + (f"… and {more:,} characters more" if more > 0 else "")
 
 
 def _writing(tokens: pl.DataFrame) -> list[tuple[str, int]]:
@@ -133,11 +131,11 @@ def _writing(tokens: pl.DataFrame) -> list[tuple[str, int]]:
 
 
 def pack(scan: Scan, kinds: np.ndarray) -> bytes:
-    """Pack a scan's JSON and tokens for the page's script (`packed.js` reads them): gzip of a header and columns.
+    """Pack a scan's JSON and tokens for `packed.js` into one gzip file.
 
-    uint32 length of the header; the header, JSON; columns of 4 bytes a value, the first bytes of all values, then the
-    second ones, and so on, because so they compress; at the end the texts. Floats are rounded to 14 bits, four digits:
-    what a page shows. A missing float is NaN, a missing integer -1, a missing text has length -1.
+    It holds the length of the header (uint32), the header (JSON), the columns and the texts. Columns have 4 bytes a
+    value: the first bytes of all values, then the second ones, and so on, which compresses better. Floats are rounded
+    to 14 bits, the four digits that the page shows. Missing floats are NaN, missing integers and lengths of texts -1.
     """
     tokens = scan.tokens.with_columns(pl.col("^count$").cast(pl.Float64))  # may be beyond 32 bits
     columns: dict[str, np.ndarray] = {}
@@ -164,7 +162,7 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
         "texts": TEXTS,
         "shown": shown,
         "columns": tokens.columns,
-        "kinds": list(map(vars, KINDS)),
+        "kinds": list(map(vars, TOKEN_KINDS)),
         "dark_from": DARK,
         "report": scan.to_json(),
     }
@@ -178,23 +176,22 @@ def pack(scan: Scan, kinds: np.ndarray) -> bytes:
 
 
 def gzipped(content: bytes | bytearray) -> bytes:
-    """Compress to one gzip member, its two halves at the same time; the second one refers back to the first."""
+    """Compress to one gzip member, in two threads: the second half may refer back to the first."""
 
     def half(part: memoryview, before: memoryview, end: int) -> bytes:
         packer = zlib.compressobj(6, wbits=-zlib.MAX_WBITS, zdict=before)
         return packer.compress(part) + packer.flush(end)
 
-    middle = len(content) // 2
-    first, second = memoryview(content)[:middle], memoryview(content)[middle:]
+    first = memoryview(content)[: len(content) // 2]
     with ThreadPoolExecutor(1) as pool:
-        packed = pool.submit(half, second, first[-(1 << zlib.MAX_WBITS) :], zlib.Z_FINISH)
-        begun = half(first, first[:0], zlib.Z_SYNC_FLUSH)
-    ends = zlib.crc32(content), len(content) % (1 << 32)
-    return struct.pack("<4BI2B", 31, 139, 8, 0, 0, 0, 255) + begun + packed.result() + struct.pack("<2I", *ends)
+        second = pool.submit(half, memoryview(content)[len(first) :], first[-(1 << zlib.MAX_WBITS) :], zlib.Z_FINISH)
+        packed = half(first, first[:0], zlib.Z_SYNC_FLUSH)
+    trailer = struct.pack("<2I", zlib.crc32(content), len(content) % (1 << 32))
+    return struct.pack("<4BI2B", 31, 139, 8, 0, 0, 0, 255) + packed + second.result() + trailer
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """float32 with 14 significant bits: off by 2^-14 of the value at most, so that it compresses to half.
+    """Return float32 values rounded to 14 significant bits (error below 2^-14 of the value), which compress to half.
 
     Examples
     --------
@@ -207,14 +204,16 @@ def rounded(values: np.ndarray) -> np.ndarray:
 
 
 def _texts(tokens: pl.DataFrame) -> tuple[list[np.ndarray], bytes, dict[str, dict[int, str]]]:
-    """Return lengths of each of `TEXTS` as JavaScript counts them, all texts in one, and what unsafe ones look like."""
+    """Return the lengths of `TEXTS` as JavaScript counts them, all texts joined, and escapes of unprintable ones."""
     units = [tokens[name].str.len_chars() + tokens[name].str.count_matches(TWO_UNITS) for name in TEXTS[:-1]]
     units.append(tokens[TEXTS[-1]].str.len_bytes() // 2)
     lengths = [column.cast(pl.Int32).fill_null(-1).to_numpy() for column in units]
     parts = []
     shown: dict[str, dict[int, str]] = {name: {} for name in TEXTS[:-1]}
-    for start in range(0, len(tokens), AT_A_TIME):
-        *texts, digits = (column.to_list() for column in tokens[start : start + AT_A_TIME].select(TEXTS).fill_null(""))
+    for start in range(0, len(tokens), TEXTS_AT_A_TIME):
+        *texts, digits = (
+            column.to_list() for column in tokens[start : start + TEXTS_AT_A_TIME].select(TEXTS).fill_null("")
+        )
         data = (bytes.fromhex(pairs).decode("latin-1") for pairs in digits)
         parts.append("".join(itertools.chain.from_iterable(zip(*texts, data, strict=True))).encode())
         for name, some in zip(shown, texts, strict=True):

@@ -1,4 +1,4 @@
-"""Tables of commands on checkpoints: scan, plan, corpus, neighbourhood, vocabulary, diff, repair, history, centroid."""
+"""Print reports on checkpoints: scan, plan, corpus, neighbourhood, vocabulary, diff, repair, series, centroid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from ..measures.counts import Counts, never
 from ..numerics import GRIDS
 from .console import SHOWN_TOKENS, token_texts
-from .document import WORDS, facts_of, print_text, printer, told
+from .document import WORDS, facts_of, first_events, print_text, printer
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from ..measures.vocabulary import Vocabulary
 
 
-print_plan = printer("plan")  # what a scan would read
-print_neighbourhood = printer("neighbourhood")  # facts, how many rows touch how many, components with the most tokens
-print_repair = printer("repair")  # what was or would be changed, by which means, and what was read again afterwards
-print_centroid = printer("centroid")  # what a centroid was made of, and where it was written
+print_plan = printer("plan")  # the reads of a scan
+print_neighbourhood = printer("neighbourhood")  # facts, degrees, and the components with the most tokens
+print_repair = printer("repair")  # changes made or planned, the method, and what was verified afterwards
+print_centroid = printer("centroid")  # provenance and path of a centroid
 
 
 def scan_facts(scan: Scan) -> list[tuple[str, str]]:
-    """Return what a scan says of the embedding and of its tokens' grades: names and values for people."""
+    """Return facts about the embedding and the grades of its tokens: names and values."""
     n_copies = len({token for copies in scan.copies for token in copies.token_ids})
     return facts_of("scan", scan=scan, grids=GRIDS, n_copies=n_copies)
 
 
 def print_scan(scan: Scan, to: Console, shown: int = SHOWN_TOKENS, most_holes: int = 40) -> None:
-    """Print a scan: facts, the dark tokens by category, the black holes in descending order."""
+    """Print facts, the dark tokens by category, and the black holes in descending order."""
     values = {"facts": scan_facts(scan), "categories": _categories(scan), "black_holes": scan.black_holes}
     print_text("scan", to, shown=shown, most_holes=most_holes, **values)
 
 
 def _categories(scan: Scan) -> Iterator[dict[str, Any]]:
-    """Yield for each category how many tokens it has, how many are dark or weak, and these, the surest first."""
+    """Yield each category with its numbers of tokens, dark ones and weak ones, and the latter two, the surest first."""
     surest = scan.listed("graded")
     titles = WORDS["categories"] | ({} if scan.vocabulary else {"unknown": "without a tokenizer"})
     for category, title in titles.items():
@@ -52,22 +52,22 @@ def _categories(scan: Scan) -> Iterator[dict[str, Any]]:
 
 
 def print_diff(report: dict[str, Any], to: Console, shown: int) -> None:
-    """Print a diff: facts of each matrix, the farthest movers, and changes of black holes."""
+    """Print facts about each matrix, the tokens that moved farthest, and changes of black holes."""
     print_text("diff", to, report=report, shown=shown, grids=GRIDS)
 
 
 def print_series(series: Series, to: Console) -> None:
-    """Print each checkpoint's census and changes, events, and the black holes of the last."""
-    print_text("series", to, series=series, named=_named(series.tokens["text"]), **told(series.events))
+    """Print census and changes of each checkpoint, events, and the black holes of the last checkpoint."""
+    print_text("series", to, series=series, named=_named(series.tokens["text"]), **first_events(series.events))
 
 
 def _named(texts: Sequence[str | None] | pl.Series) -> Callable[[Sequence[int], int], str]:
-    """Return a function that names the first so many of some tokens by these texts."""
+    """Return a function of ids and a number that names the first tokens by these texts."""
     return lambda ids, shown: token_texts(ids, [texts[token] for token in ids[:shown]], shown)
 
 
 def print_vocabulary(words: Vocabulary, to: Console, shown: int = SHOWN_TOKENS) -> None:
-    """Print facts, the categories with their first tokens, and the reasons that put tokens out of reach."""
+    """Print facts, the categories with their first tokens, and the proofs that tokens are unreachable."""
     by_proof = {proof: tokens for proof, tokens in _tokens_by(words.proof).items() if proof}
     print_text(
         "vocabulary",
@@ -89,5 +89,5 @@ def _tokens_by(names: Iterable[str | None]) -> dict[str | None, list[int]]:
 
 
 def print_counts(counts: Counts, to: Console, shown: int) -> None:
-    """Print the kinds of tokens of a corpus, what follows, and the sought that occur, the most frequent first."""
+    """Print occurrences in a corpus by kind of token, estimates, and the tokens sought, the most frequent first."""
     print_text("counts", to, counts=counts, never=never(counts.tokens["count"].to_numpy()), shown=shown)

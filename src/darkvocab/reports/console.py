@@ -1,4 +1,4 @@
-"""Console, tables, numbers for people, and JSON of frames: used by all commands that print."""
+"""Console output of all commands: consoles, tables, formatted numbers and tokens, and JSON of frames."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..progress import COLORS
 from ..text import printable
 
 if TYPE_CHECKING:
     import polars as pl
 
 SHOWN_TOKENS = 12
-# By itself rich uses colours on a terminal, unless NO_COLOR is set.
-COLORS: dict[str | None, dict[str, Any]] = {"always": {"color_system": "standard", "no_color": False}}
-COLORS |= {None: {}, "auto": {}, "never": {"color_system": None}}
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # rich would end the process here, with 1
+        raise BrokenPipeError  # rich would exit with status 1
 
 
 def console(color: str | None = None) -> Console:
-    """Return a console that cuts no output into a file or a pipe, nor colours it unless `color` is "always"."""
+    """Return a console without truncation in files and pipes, nor colours unless `color` is "always"."""
     plain = _Console(highlight=False, emoji=False, markup=False, **COLORS[color])
     if not plain.is_terminal:
         plain.width = 160
@@ -36,25 +34,25 @@ def console(color: str | None = None) -> Console:
 
 
 def show(renderable: RenderableType, to: Console) -> None:
-    """Print without the blanks that rich leaves at the end of lines."""
+    """Print without trailing blanks, which rich leaves at the end of lines."""
     with to.capture() as captured:
         to.print(renderable)
     to.file.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
 
 
 def print_lines(lines: Iterable[str], to: Console) -> None:
-    """Print lines, which a terminal wraps and a file or a pipe gets whole."""
+    """Print lines, wrapped on a terminal only."""
     for line in lines:
         to.print(line, soft_wrap=not to.is_terminal)
 
 
 def more(n: int, what: str) -> str:
-    """Say how many more there are than were shown, and where they are; nothing where all were."""
+    """Return "and N more WHAT", or nothing for n <= 0."""
     return f"and {n:,} more {what}" if n > 0 else ""
 
 
 def token_texts(ids: Sequence[int], texts: Sequence[str | None], shown: int = SHOWN_TOKENS) -> str:
-    """Return the first `shown` texts of tokens; a token without one by its id."""
+    """Return the texts of the first `shown` tokens, or their ids where they have none."""
     named = [
         f"#{token}" if text is None else isolated(printable(text))
         for token, text in zip(ids[:shown], texts[:shown], strict=True)
@@ -64,26 +62,26 @@ def token_texts(ids: Sequence[int], texts: Sequence[str | None], shown: int = SH
 
 
 def left_out(tokens: Sequence[int], shown: int = SHOWN_TOKENS) -> str:
-    """Say which tokens were left out, as their rows are no numbers."""
+    """Say which tokens were left out because their rows hold NaN or infinity."""
     named = ", ".join(map(str, tokens[:shown])) + (", ..." if len(tokens) > shown else "")
     which = "token whose row holds" if len(tokens) == 1 else "tokens whose rows hold"
     return f"{len(tokens):,} {which} NaN or infinity ({named})"
 
 
 def without(tokens: Sequence[int]) -> str:
-    """Say the same at the end of a sentence about the others; nothing where none was left out."""
+    """Return `left_out` as the end of a sentence about the other tokens; nothing if none was left out."""
     return f", without {left_out(tokens)}" if tokens else ""
 
 
 def isolated(text: str) -> str:
-    """Return text that keeps the order around it: right-to-left letters stand between marks."""
+    """Return text with directional isolates around right-to-left letters, which keep the order of what surrounds it."""
     if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
         return f"\u2068{text}\u2069"
     return text
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:
-    """Return a table of names and values, one pair a line; nothing in it is markup."""
+    """Return a table with a name and a value in each line; text is never markup."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -93,34 +91,34 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Table:
 
 
 def number(value: float | None) -> str:
-    """Return a statistic for people: counts in full, lengths to four digits, nothing for None."""
+    """Format a statistic: whole numbers in full, others to four digits, nothing for None."""
     if value is None:
         return ""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
 def cell(value: float | str | None) -> str:
-    """Return a value for people: texts as they are, other numbers than counts to six digits, nothing for None."""
+    """Format a value: texts and integers in full, other numbers to six digits, nothing for None."""
     if value is None or isinstance(value, str):
         return value or ""
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
 def density(value: float) -> str:
-    """Return a density to four decimals as the notebook has it, a tiny one in powers of ten."""
+    """Format a density to four decimals, as the notebook does, or in powers of ten if it is tiny."""
     return f"{value:.4f}" if value == 0 or value >= 5e-5 else f"{value:.1e}"
 
 
 def largest(demographics: str) -> str:
-    """Return the first five of populations in JSON."""
+    """Format the first five populations of a JSON list."""
     populations = json.loads(demographics)
     return str(populations[:5])[:-1] + (", ...]" if len(populations) > 5 else "]")
 
 
 def frames_json(summary: Any, **frames: pl.DataFrame | Iterable[pl.DataFrame]) -> Iterator[str]:
-    """Yield a JSON object piece by piece: `summary`, and frames by name as lists of rows.
+    """Yield a JSON object piece by piece: `summary`, and each frame as a list of rows; what is not finite is null.
 
-    A frame may come in parts, of which only one is held at a time. What is not finite is null.
+    A frame may come in parts, of which only one is in memory at a time.
     """
     import polars as pl
     import polars.selectors as cs

@@ -1,11 +1,11 @@
-"""Templates: pages, HTML files with a policy for no scripts but their own; and lines, facts and tables for people."""
+"""Render templates: HTML pages that allow no scripts but their own, and lines, facts and tables for the console."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 LIBRARY = "vendor/d3.min.js"  # d3 7.9.2 as npm has it; its licences lie beside it
 LICENCE = "vendor/LICENSE"
-BAR = "¦"  # between the cells of a table in a template, and before the kind of a block
-LEFT = "←"  # before a heading
+BAR = "¦"  # in templates, separates cells of a table, and starts a line with the kind of a block
+LEFT = "←"  # starts a heading that is aligned left
 _OF_CONSOLE = "cell density isolated largest left_out more number token_texts without".split()
 FILTERS: dict[str, Callable[..., Any]] = {  # of templates
     **{name: getattr(console, name) for name in _OF_CONSOLE},
@@ -36,12 +36,13 @@ FILTERS: dict[str, Callable[..., Any]] = {  # of templates
     "megabytes": lambda n: f"{n / 1e6:,.1f} MB",
     "count": lambda n, noun: f"{n:,} {noun}{'s' * (n != 1)}",
     "listed": lambda items, most: listed(list(map(str, items)), most),
+    "base64": lambda path: base64.b64encode(path.read_bytes()).decode("ascii"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Content of a page: title, leading sentence, tables, remarks, pictures, terms to explain."""
+    """Content of a page."""
 
     title: str
     lead: str
@@ -50,27 +51,25 @@ class Page:
     rows: list[list[str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     tables: Sequence[tuple[str, Sequence[str], list[list[str]]]] = field(default_factory=list)  # title, headings, rows
-    pictures: Mapping[str, Plot | Figure] = field(default_factory=dict)  # by file name; a plot can be read off the page
+    pictures: Mapping[str, Plot | Figure] = field(default_factory=dict)  # by file name; a `Plot` becomes interactive
     lists: list[tuple[str, list[str]]] = field(default_factory=list)  # titles and sentences
-    terms: list[str]
-    files: list[str]  # beside the page
+    terms: list[str]  # explained on the page
+    files: list[str]  # linked; they lie beside the page
 
 
 def render(
     name: str, scripts: Sequence[str], filters: Mapping[str, Callable[..., Any]] | None = None, /, **values: Any
 ) -> bytes:
-    """Render a template as a page; values are escaped, the same values give the same bytes.
+    """Render a template that extends `page.html.j2` as a page, in UTF-8; values are escaped.
+
+    The Content-Security-Policy names style and scripts by their hashes: whatever text is in the page,
+    no other script runs, and nothing is fetched.
 
     Parameters
     ----------
-    name : a template, a file of this package that extends `page.html.j2`
-    scripts : files of this package that make up the page's script, in this order, if it has one
-    filters : of the template, besides those for numbers
-
-    Returns
-    -------
-    UTF-8. Its Content-Security-Policy names style and scripts by their hashes: whatever text is in
-    the page, no other script runs, and nothing is fetched.
+    name : a file of this package
+    scripts : files of this package, joined in this order to the page's script
+    filters : of this template, besides `FILTERS`
     """
     from markupsafe import Markup
 
@@ -93,6 +92,17 @@ def render(
     return b"".join(piece.encode("utf-8", "replace") for piece in pieces)  # a path need not be UTF-8
 
 
+class Displayed(list[Any]):
+    """List that a notebook shows by a template of this package, in which its items are `rows`."""
+
+    def __init__(self, rows: Iterable[Any], name: str) -> None:
+        super().__init__(rows)
+        self.name = name
+
+    def _repr_html_(self) -> str:
+        return template(self.name).render(rows=self)
+
+
 def _environment(**options: Any) -> Environment:
     from jinja2 import Environment, PackageLoader
 
@@ -103,7 +113,7 @@ def _environment(**options: Any) -> Environment:
 
 
 def template(name: str, **filters: Callable[..., Any]) -> Template:
-    """Return a template of this package with `FILTERS` and these; what goes into HTML or XML is escaped."""
+    """Return a template of this package with `FILTERS` and these filters; HTML and XML are escaped."""
     environment = _environment(autoescape=name.endswith((".html.j2", ".xml.j2")), trim_blocks=True, lstrip_blocks=True)
     environment.filters |= filters
     return environment.get_template(name)
@@ -111,14 +121,14 @@ def template(name: str, **filters: Callable[..., Any]) -> Template:
 
 @cache
 def _texts() -> Environment:
-    """Return what renders the templates in `text`: a lacking value is an error, and none ends a line or a cell."""
+    """Return the environment for templates in `text`: missing values are errors; values cannot end a line or a cell."""
     from jinja2 import StrictUndefined
 
     class Lacking(StrictUndefined):
         __format__ = StrictUndefined._fail_with_undefined_error
 
     def shown(value: Any) -> Any:
-        if isinstance(value, Lacking) and value._undefined_name is None:  # an if that has no else
+        if isinstance(value, Lacking) and value._undefined_name is None:  # an inline if without else
             return ""
         return value.replace("\n", "\\n").replace(BAR, "\0") if isinstance(value, str) else value
 
@@ -140,17 +150,17 @@ def _cells(line: str) -> list[str]:
 
 
 def rows_of(name: str, **values: Any) -> list[list[str]]:
-    """Return the cells of each line of a template in `text`; raises LookupError where the values lack one."""
+    """Return the cells of each line of a template in `text`; raises LookupError for a missing value."""
     return list(map(_cells, _lines(name, values)))
 
 
 def lines_of(name: str, **values: Any) -> list[str]:
-    """Return the lines that a template in `text` has for people; an empty line is none. Raises as `rows_of`."""
+    """Return the lines of a template in `text` that are not empty; raises as `rows_of`."""
     return [line for (line,) in rows_of(name, **values)]
 
 
 def table_of(rows: list[list[str]]) -> Table:
-    """Return a table of headings (``←`` stands before those aligned left) and rows; nothing in it is markup."""
+    """Return a table from headings (``←`` starts those aligned left) and rows; text is never markup."""
     from rich.table import Table
     from rich.text import Text
 
@@ -165,7 +175,7 @@ def table_of(rows: list[list[str]]) -> Table:
 
 
 def facts_of(name: str, **values: Any) -> list[tuple[str, str]]:
-    """Return the names and values that a template in `text` has, one ``name: value`` a line."""
+    """Return names and values from a template in `text` with a ``name: value`` in each line."""
     return list(map(_fact, lines_of(name, **values)))
 
 
@@ -175,16 +185,16 @@ def _fact(line: str) -> tuple[str, str]:
 
 
 def phrase(name: str, **values: Any) -> str:
-    """Return the line that a template in `text` has."""
+    """Return the only line of a template in `text`."""
     (line,) = lines_of(name, **values)
     return line
 
 
 def print_text(name: str, to: Console, **values: Any) -> None:
-    """Print a template in `text/printed` block by block, those that have lines. Raises as `rows_of`.
+    """Print the blocks of a template in `text/printed` that are not empty; raises as `rows_of`.
 
-    A block begins with a line ``¦ kind``, or ``¦ kind, apart`` to stand below an empty line. Kinds are `table` and
-    `facts`, as `table_of` and `facts_of` have them, and lines: `wrapped`, `whole`, or `lines`, wrapped on a terminal.
+    A block starts with a line ``¦ kind``, or ``¦ kind, apart`` for an empty line before it. Kinds are `table`
+    (`table_of`), `facts` (`facts_of`), and for lines `wrapped`, `whole`, or `lines`, which only terminals wrap.
     """
     blocks: list[tuple[str, list[str]]] = []
     for line in _lines(f"printed/{name}", values):
@@ -211,7 +221,7 @@ def _print_block(kind: str, rows: list[list[str]], to: Console) -> None:
 
 
 def printer(name: str) -> Callable[..., None]:
-    """Return a function that prints a `report` by a template in `text/printed`, and lists at most so many of a kind."""
+    """Return a function that prints a `report` by a template in `text/printed`, with at most `shown` items each."""
     return lambda report, to, shown=console.SHOWN_TOKENS: print_text(name, to, report=report, shown=shown)
 
 
@@ -224,13 +234,12 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def told(events: pl.DataFrame, most: int = 20) -> dict[str, Any]:
-    """Return what a template tells of events: the first of them, and how many are left."""
+def first_events(events: pl.DataFrame, most: int = 20) -> dict[str, Any]:
+    """Return the first `most` events for a template, and how many are left."""
     happened = events.filter(events["kind"] != "start")
     return {"events": happened.head(most).to_dicts(), "n_left": len(happened) - most}
 
 
-# For people: names of columns in tables and above panels, and the sentences of pages.
 WORDS: dict[str, dict[str, Any]] = tomllib.loads(read("labels.toml"))
 LABELS: dict[str, str] = WORDS["labels"]
 TITLES: dict[str, str] = {**LABELS, **WORDS["titles"]}
@@ -238,13 +247,13 @@ PAGES = WORDS["pages"]
 
 
 def labels(*columns: str) -> dict[str, str]:
-    """Return the label of each column for a table."""
+    """Return the labels of these columns."""
     return {column: LABELS[column] for column in columns}
 
 
 def page_words(experiment: str, /, **settings: Any) -> dict[str, Any]:
-    """Return title, headings and terms of an experiment's page, and its leading sentence on a run of these settings."""
+    """Return title, headings and terms of an experiment's page, and its leading sentence with these settings."""
     return {**PAGES[experiment], "lead": PAGES[experiment]["lead"].format(**settings)}
 
 
-COUNTS = labels("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")
+COUNT_LABELS = labels("n_unique", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")

@@ -1,4 +1,4 @@
-"""The evolution of an embedding: tables, sentences, plots and pictures of what `darkvocab evolve` recorded."""
+"""Report the evolution of an embedding that `darkvocab evolve` measured: tables, sentences, plots and figures."""
 
 from __future__ import annotations
 
@@ -15,56 +15,67 @@ from rich.console import Console
 from ..errors import MissingFile
 from ..measures.tracking import replay
 from ..runs.records import reading
-from .document import COUNTS, TITLES, Page, facts_of, lines_of, page_words, phrase, print_text, rows_of, told
-from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, top_of
+from .document import (
+    COUNT_LABELS,
+    TITLES,
+    Page,
+    facts_of,
+    first_events,
+    lines_of,
+    page_words,
+    phrase,
+    print_text,
+    rows_of,
+)
+from .plot import BLACK, BLUE, ORANGE, Axis, Curve, Panel, Plot, around, canvas, top_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..training.evolve import Evolution
 
-READ = ("evolution", "events", "tokens")  # frames
-EVOLUTION = "evolution.json"  # what `darkvocab evolve` writes last
-METRICS = "metrics.parquet"  # what a training leaves
-SHOWN_ROWS = 12
+FRAMES = [f"{name}.parquet" for name in ("evolution", "events", "tokens")]
+EVOLUTION = "evolution.json"  # the last file that `darkvocab evolve` writes
+METRICS_FILE = "metrics.parquet"  # of a training
+SHOWN_STATES = 12
 TOLD_EVENTS = 200  # on a page
-# Okabe & Ito (2008), from dark to light where they lie side by side.
+# Okabe & Ito (2008).
 HOLES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-OTHER, ODD = "0.62", "0.5"  # two greys, so that neighbours can be told apart
+OTHER = "0.62"  # grey of the other black holes
+ODD = "0.5"  # another grey, for every second one of them in a picture
 ALONE = "0.93"
 LOOKS: dict[str, dict[str, Any]] = {
     "all": {"colour": BLACK, "line": ":", "width": 1.2},
     "seen": {"colour": ORANGE, "line": "-", "width": 1.0},
     "unseen": {"colour": BLUE, "line": "-", "width": 1.2},
 }
-MOST_POINTS = 2000  # of a curve
-MOST_COLUMNS = 900  # of a picture
+PRINTED_POINTS = 2000  # of a curve
+MOST_COLUMNS = 900  # in a picture
 STEP = "optimizer step"
 
 
 def print_evolution(evolution: Evolution, to: Console) -> None:
-    """Print what became of the tokens: facts, some rows from first to last, events, and the notebooks' verdicts."""
-    print_text("evolution", to, summary=evolution.summary, **_rows(evolution.records), **told(evolution.events))
+    """Print facts, counts at some states from first to last, events, and the notebooks' verdicts."""
+    print_text("evolution", to, summary=evolution.summary, **_rows(evolution.records), **first_events(evolution.events))
 
 
-def _rows(records: pl.DataFrame, shown: int = SHOWN_ROWS) -> dict[str, Any]:
-    """Return first, some and last measured rows for a template: early ones more densely."""
+def _rows(records: pl.DataFrame, shown: int = SHOWN_STATES) -> dict[str, Any]:
+    """Return some of the measured states from first to last, early ones more densely, for a template."""
     rows = records["row"].unique().sort().to_numpy()
     n = len(rows)
     some = np.arange(n) if n <= shown else np.unique(np.geomspace(1, n, shown).round().astype(int) - 1)
     chosen = records.filter(records["row"].is_in(rows[some].tolist()))
-    return {"rows": chosen.to_dicts(), "counts": COUNTS}
+    return {"rows": chosen.to_dicts(), "counts": COUNT_LABELS}
 
 
 def evolution_page(folder: Path) -> Page:
-    """Return the page of a measured history; MissingFile without one, CorruptFile where files are not its own."""
-    frames = [f"{name}.parquet" for name in READ]
-    for name in (EVOLUTION, *frames):
+    """Return the page of a measured history; raises MissingFile without one, CorruptFile for files of another kind."""
+    for name in (EVOLUTION, *FRAMES):
         if not (folder / name).is_file():
             raise MissingFile(f"{folder} holds no measured history ({name}); darkvocab evolve makes one")
     with reading(folder, "what darkvocab evolve left there"):
         summary = json.loads((folder / EVOLUTION).read_text("utf-8"))
-        records, events, tokens = (pl.read_parquet(folder / name) for name in frames)
+        records, events, tokens = (pl.read_parquet(folder / name) for name in FRAMES)
         by_step = holes_by_step(records, events, summary["n_tokens"])
         pictures: dict[str, Plot | Figure] = {
             "counts": counts_plot(records, summary),
@@ -72,9 +83,9 @@ def evolution_page(folder: Path) -> Page:
             "motion": motion_plot(records, summary),
             "spacetime": spacetime_figure(by_step, tokens, summary),
         }
-        metrics = [METRICS] if (folder / METRICS).is_file() else []
+        metrics = [METRICS_FILE] if (folder / METRICS_FILE).is_file() else []
         if metrics:
-            losses = pl.read_parquet(folder / METRICS, columns=["step", "loss"]).drop_nulls()
+            losses = pl.read_parquet(folder / METRICS_FILE, columns=["step", "loss"]).drop_nulls()
             losses = losses.filter(losses["step"] > 0)
             pictures |= {"loss": loss_plot(losses, summary)} if len(losses) else {}
         unseen = f", {len(summary['unseen']):,} of them unseen" if summary["unseen"] is not None else ""
@@ -85,12 +96,12 @@ def evolution_page(folder: Path) -> Page:
             rows=rows_of("evolution_rows", **_rows(records)),
             pictures=pictures,
             lists=list(_happened(events, summary)),
-            files=[EVOLUTION, *frames, *metrics],
+            files=[EVOLUTION, *FRAMES, *metrics],
         )
 
 
 def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    if said := lines_of("events", **told(events, TOLD_EVENTS)):
+    if said := lines_of("events", **first_events(events, TOLD_EVENTS)):
         yield "Events", said
     for verdict in summary["verdicts"]:
         yield f"{verdict['seed']}, by the notebook (epsilon {verdict['epsilon']:g})", list(verdict["notebook"])
@@ -99,15 +110,15 @@ def _happened(events: pl.DataFrame, summary: dict[str, Any]) -> Iterator[tuple[s
 
 @dataclass(frozen=True, kw_only=True)
 class HolesByStep:
-    """The black hole of every token at some of the measured rows."""
+    """Black hole of every token at some of the measured states."""
 
-    steps: np.ndarray  # [columns] of the rows shown
-    holes: np.ndarray  # [columns, n_tokens] 0 for tokens that stand alone
-    largest: list[int]  # black holes by the area that they take in a picture, descending
+    steps: np.ndarray  # [columns] optimizer step of each state
+    holes: np.ndarray  # [columns, n_tokens] number of the black hole; 0: alone
+    largest: list[int]  # black holes by their area in a picture, descending
 
 
 def holes_by_step(records: pl.DataFrame, events: pl.DataFrame, n_tokens: int, most: int = MOST_COLUMNS) -> HolesByStep:
-    """Replay the events and keep as many rows as a picture can show, early ones more densely."""
+    """Replay the events and keep as many states as a picture can show, early ones more densely."""
     rows = records.select("row", "step").unique().sort("row").to_numpy()
     shown = _spaced(len(rows), most)
     changes = {
@@ -115,12 +126,10 @@ def holes_by_step(records: pl.DataFrame, events: pl.DataFrame, n_tokens: int, mo
         for (row,), frame in events.with_columns(events["other"].fill_null(0)).group_by("row", maintain_order=True)
     }
     holes = np.zeros(n_tokens, np.int64)
-    kept = []
-    columns = set(shown.tolist())
+    kept: list[np.ndarray] = []
     for column, (row, _) in enumerate(rows.tolist()):
-        if row in changes:
-            replay(holes, changes[row])
-        if column in columns:
+        replay(holes, changes.get(row, ()))
+        if column == shown[len(kept)]:
             kept.append(holes.copy())
     steps = rows[shown, 1]
     pictured = np.array(kept)
@@ -133,7 +142,7 @@ def holes_by_step(records: pl.DataFrame, events: pl.DataFrame, n_tokens: int, mo
 
 
 def _spaced(n: int, most: int) -> np.ndarray:
-    """Indices of the rows to draw: all, or the first, the last, and more early than late ones."""
+    """Return at most about `most` of n indices, with the first and the last, early ones more densely."""
     if n <= most:
         return np.arange(n)
     early = np.geomspace(1, n, most).round() - 1
@@ -146,33 +155,33 @@ def _is_long(steps: np.ndarray) -> bool:
 
 
 def step_axis(steps: np.ndarray) -> Axis:
-    """Return an axis from the first step to the last, where these are many a log one."""
+    """Return an axis from the first step to the last; symlog if they span much."""
     axis = Axis(ends=(float(steps[0]), float(max(steps[-1], steps[0] + 1))), label=STEP)
     return replace(axis, scale="symlog", linear=float(steps[1])) if _is_long(steps) else axis
 
 
 def counts_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
-    """Draw C, P, unique rows and largest distance of all, seen and unseen tokens against the step."""
+    """Plot C, P, unique rows and the largest distance of all, seen and unseen tokens against the step."""
     x = step_axis(records["step"].unique().sort().to_numpy())
     panels = []
     for column in ("n_black_holes", "black_hole_population", "n_unique", "max_l_inf_steps"):
         series = []
         for name, look in LOOKS.items():
             frame = records.filter(records["tokens"] == name)
-            frame = frame[_spaced(len(frame), MOST_POINTS).tolist()]
+            frame = frame[_spaced(len(frame), PRINTED_POINTS).tolist()]
             if len(frame):
-                series.append(Series(x=frame["step"], y=frame[column], label=f"{name} tokens", stepped=True, **look))
+                series.append(Curve(x=frame["step"], y=frame[column], label=f"{name} tokens", stepped=True, **look))
         scale = "symlog" if column == "max_l_inf_steps" else "linear"
         y = Axis(ends=(0, top_of(series, 1)), scale=scale, whole=scale == "linear")
         panels.append(Panel(title=TITLES[column], x=x, y=y, series=series))
-    several = records["tokens"].n_unique() > 1
-    return Plot(panels=panels, columns=2, height=5.2, caption=_caption(summary), key=several)
+    has_parts = records["tokens"].n_unique() > 1
+    return Plot(panels=panels, columns=2, height=5.2, caption=phrase("history", summary=summary), key=has_parts)
 
 
 def motion_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
-    """Draw the distance of the centroid from its start, bulk and thermal speed, on log axes."""
-    moved: list[Series] = []
-    speeds: list[Series] = []
+    """Plot the centroid's distance from its start, and bulk and thermal speed, on log axes."""
+    moved: list[Curve] = []
+    speeds: list[Curve] = []
     for name, look in LOOKS.items():
         frame = records.filter((records["tokens"] == name) & records["since"].is_not_null())
         if not len(frame):
@@ -184,45 +193,44 @@ def motion_plot(records: pl.DataFrame, summary: dict[str, Any]) -> Plot:
             continue
         for kind, line in (("bulk", "-"), ("thermal", "--")):
             speed = frame[f"{kind}_motion"].to_numpy() / elapsed
-            # A mark shows a value that is alone between zeros.
+            # Marks show single values between zeros.
             marked = {"colour": look["colour"], "line": line, "mark": "o", "size": 2}
             speeds.append(_mean_curve(steps, speed, label=f"{name}, {kind}", **marked))
     panels = [
         _log_panel("centroid's distance from its start", "weight units", moved),
         _log_panel("bulk and thermal speed (0 is not drawn)", "weight units per step", speeds),
     ]
-    return Plot(panels=panels, columns=2, height=3.3, caption=_caption(summary))
+    return Plot(panels=panels, columns=2, height=3.3, caption=phrase("history", summary=summary))
 
 
-def _log_panel(title: str, label: str, series: list[Series]) -> Panel:
+def _log_panel(title: str, label: str, series: list[Curve]) -> Panel:
     x = around(np.concatenate([[], *(one.x for one in series)]), STEP, "log")
     values = np.concatenate([[], *(one.y for one in series)])
-    moves = bool(np.isfinite(values).any())
-    y = around(values, label, "log" if moves else "linear")
-    note, legend = ("", "best") if moves else ("nothing moved", "")
-    return Panel(title=title, x=x, y=y, series=series, note=note, legend=legend)
+    if np.isfinite(values).any():
+        return Panel(title=title, x=x, y=around(values, label, "log"), series=series, legend="best")
+    return Panel(title=title, x=x, y=around(values, label), series=series, note="nothing moved")
 
 
-def _mean_curve(steps: np.ndarray, values: np.ndarray, bins: int = 120, **look: Any) -> Series:
-    """Means over stretches of steps that grow with the step; NaN, which is not drawn, for 0."""
+def _mean_curve(steps: np.ndarray, values: np.ndarray, bins: int = 120, **look: Any) -> Curve:
+    """Return means over intervals that grow with the step; 0 becomes NaN, which is not drawn."""
     far = np.log(steps / steps[0])
     _, where = np.unique(np.minimum(far * bins // max(far[-1], 1e-9), bins - 1), return_inverse=True)
     counts = np.bincount(where)
     mean = np.bincount(where, values) / counts
-    return Series(x=np.bincount(where, steps) / counts, y=np.where(mean > 0, mean, np.nan), **look)
+    return Curve(x=np.bincount(where, steps) / counts, y=np.where(mean > 0, mean, np.nan), **look)
 
 
 def loss_plot(metrics: pl.DataFrame, summary: dict[str, Any]) -> Plot:
-    """Draw the training loss against the step: of each step, and means over stretches that grow with it."""
+    """Plot the training loss against the step, with means over intervals that grow with the step."""
     steps, loss = metrics.select("step", "loss").to_numpy().astype(float).T
-    some = _spaced(len(steps), MOST_POINTS)
+    some = _spaced(len(steps), PRINTED_POINTS)
     series = [
-        Series(x=steps[some], y=loss[some], label="of a step", line="", mark="o", size=1.75, alpha=0.35),
+        Curve(x=steps[some], y=loss[some], label="of a step", line="", mark="o", size=1.75, alpha=0.35),
         _mean_curve(steps, loss, label="mean", colour=BLACK, width=1.1),
     ]
     y = around(loss, "cross-entropy (nats per token)")
     panel = Panel(title="training loss", x=around(steps, STEP, "log"), y=y, series=series, legend="best")
-    return Plot(panels=[panel], height=3.3, caption=_caption(summary))
+    return Plot(panels=[panel], height=3.3, caption=phrase("history", summary=summary))
 
 
 def populations_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Figure:
@@ -232,7 +240,7 @@ def populations_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict
         sets["unseen tokens"] = ~tokens["seen"].to_numpy()
     coloured = by_step.largest[: len(HOLES)]
     colours = [*HOLES[: len(coloured)], OTHER, ALONE]
-    with canvas(_caption(summary), 0.7 + 2.3 * len(sets), **{"axes.grid": False}) as figure:
+    with canvas(phrase("history", summary=summary), 0.7 + 2.3 * len(sets), **{"axes.grid": False}) as figure:
         axes = figure.subplots(len(sets), 1, sharex=True, squeeze=False).ravel()
         for panel, (name, chosen) in zip(axes, sets.items(), strict=True):
             holes = by_step.holes[:, chosen]
@@ -252,7 +260,7 @@ def populations_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict
 
 
 def spacetime_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[str, Any]) -> Figure:
-    """Draw the black hole of each token at each step; only of unseen tokens, where these are known."""
+    """Draw the black hole of each token at each step; only of the unseen tokens, if there are any."""
     from matplotlib.colors import ListedColormap
 
     unseen = _has_unseen(tokens)
@@ -262,11 +270,11 @@ def spacetime_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[s
     place[by_step.largest[: len(HOLES)]] = np.arange(min(len(by_step.largest), len(HOLES)))
     place[0] = len(colours) - 1
     holes = by_step.holes[:, chosen]
-    # Tokens that end together stand together; of these, those that were together longest.
+    # Tokens with the same last black hole are neighbours; among them, those that shared the one before, and so on.
     order = np.lexsort(holes[:: max(1, len(holes) // 60)])
     last = by_step.steps[-1]
     edges = np.append(by_step.steps, last + max(1, last - by_step.steps[-2] if len(by_step.steps) > 1 else 1))
-    with canvas(_caption(summary), 4.4, **{"axes.grid": False}) as figure:
+    with canvas(phrase("history", summary=summary), 4.4, **{"axes.grid": False}) as figure:
         panel = figure.subplots()
         picture = place[holes[:, order]].T
         shades: dict[str, Any] = {"cmap": ListedColormap(colours), "vmin": -0.5, "vmax": len(colours) - 0.5}
@@ -282,7 +290,7 @@ def spacetime_figure(by_step: HolesByStep, tokens: pl.DataFrame, summary: dict[s
 
 
 def _has_unseen(tokens: pl.DataFrame) -> bool:
-    """Return whether it is known which tokens are unseen, and some are."""
+    """Say whether some tokens are known to be unseen."""
     return tokens["seen"].null_count() == 0 and not tokens["seen"].all()
 
 
@@ -293,7 +301,3 @@ def _key(by_step: HolesByStep) -> list[Any]:
     if left := len(by_step.largest) - len(handles):
         handles.append(Patch(facecolor=OTHER, label=f"{left:,} more"))
     return [*handles, Patch(facecolor=ALONE, edgecolor="0.7", linewidth=0.5, label="alone")]
-
-
-def _caption(summary: dict[str, Any]) -> str:
-    return phrase("history", summary=summary)

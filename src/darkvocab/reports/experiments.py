@@ -1,4 +1,4 @@
-"""Tables of sweeps, trials, questions, trainings, and comparisons with the notebooks."""
+"""Report sweeps, trials and questions as tables and JSON, and comparisons with the notebooks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +13,11 @@ from .console import frames_json, number
 from .document import WORDS, lines_of, print_text, printer, rows_of
 
 QWEN3_4B = "Qwen3-4B: 13 black holes, populations [814, 704, 306, 228, 11, ...]"
-Recorded = pl.DataFrame | Records  # records by columns: a frame, or those of a run folder
+Recorded = pl.DataFrame | Records  # records by column: a frame, or those of a run folder
 
 
 def _labelled(records: Recorded, experiment: str) -> Iterator[tuple[str, pl.Series]]:
-    """Label and values of each statistic that was measured."""
+    """Yield label and values of each statistic that was measured."""
     known = records["l_inf_rows"].drop_nulls()
     rows = str(known[0]).replace("_", " ") if len(known) else "rows"
     for column, label in WORDS[experiment].items():
@@ -27,7 +27,7 @@ def _labelled(records: Recorded, experiment: str) -> Iterator[tuple[str, pl.Seri
 
 
 def ranges(records: Recorded, experiment: str = "sweep") -> list[dict[str, Any]]:
-    """Range of each statistic over the records, and its mean at either end of sigma."""
+    """Return the range of each statistic, and its means at the smallest and at the largest sigma."""
     sigma = records["sigma"]
     ends = {"first": sigma == sigma.min(), "last": sigma == sigma.max()}
     return [
@@ -38,7 +38,7 @@ def ranges(records: Recorded, experiment: str = "sweep") -> list[dict[str, Any]]
 
 
 def moments(records: Recorded) -> list[dict[str, Any]]:
-    """Mean, sample standard deviation (null for one record) and range of each statistic."""
+    """Return mean, sample standard deviation (null for one record) and range of each statistic."""
     return [
         {"statistic": label, "mean": v.mean(), "std": deviation(v), "min": v.min(), "max": v.max()}
         for label, v in _labelled(records, "trials")
@@ -46,14 +46,14 @@ def moments(records: Recorded) -> list[dict[str, Any]]:
 
 
 def deviation(values: pl.Series) -> float | None:
-    """Return the sample standard deviation, None of fewer than two; of equal values 0, not their rounding error."""
+    """Return the sample standard deviation: None for fewer than two values, exactly 0 for equal ones."""
     if len(values) > 1 and values.min() == values.max():
         return 0.0
     return values.std()  # type: ignore[return-value]
 
 
 def by_sigma(records: Recorded) -> list[dict[str, Any]]:
-    """The three answers at each sigma: means over its trials, and the populations of its first."""
+    """Return the three answers at each sigma: means over its trials, and the populations of the first trial."""
     means = "density mean_linf median_linf n_black_holes density_1_step density_2_steps n_columns_coarser".split()
     columns = {name: records[name] for name in ("sigma", *means, "demographics")}
     groups = pl.DataFrame(columns).group_by("sigma", maintain_order=True)
@@ -61,7 +61,7 @@ def by_sigma(records: Recorded) -> list[dict[str, Any]]:
 
 
 def remarks(records: Recorded) -> list[str]:
-    """Return what the answers of 13.5a do not show."""
+    """Return remarks on what the answers of 13.5a do not show."""
     dim = records["hidden_dim"][0]
     coarser = records["n_columns_coarser"]
     ends = [int(coarser.min()), int(coarser.max())]  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def remarks(records: Recorded) -> list[str]:
 
 
 def summarised(experiment: str, records: Recorded) -> list[dict[str, Any]]:
-    """Return the summary of all the records, for `--json`."""
+    """Return the summary of all records, for `--json`."""
     if experiment == "questions":
         return by_sigma(records)
     if experiment == "trials" and records["sigma"].n_unique() == 1:
@@ -78,7 +78,7 @@ def summarised(experiment: str, records: Recorded) -> list[dict[str, Any]]:
 
 
 def summary_cells(experiment: str, records: Recorded) -> list[list[str]]:
-    """Return `summarised` for people: answers at each sigma; else a statistic, and its numbers."""
+    """Return the cells of a table of `summarised`."""
     rows = summarised(experiment, records)
     if experiment == "questions":
         return rows_of("answers", rows=rows)
@@ -86,10 +86,7 @@ def summary_cells(experiment: str, records: Recorded) -> list[list[str]]:
 
 
 def experiment_json(experiment: str, result: pl.DataFrame | Path) -> Iterator[str]:
-    """Yield `{"summary": [...], "records": [...]}` piece by piece.
-
-    Of a run folder, only some records are held at a time.
-    """
+    """Yield `{"summary": [...], "records": [...]}` piece by piece, with few records of a run folder in memory."""
     records: Any = result if isinstance(result, pl.DataFrame) else Records(result)
     rows = [
         {key: finite(value) if isinstance(value, float) else value for key, value in row.items()}
@@ -98,15 +95,11 @@ def experiment_json(experiment: str, result: pl.DataFrame | Path) -> Iterator[st
     return frames_json(rows, records=result if isinstance(result, pl.DataFrame) else records.frames())
 
 
-# Published figures beside ours, and notes on those that cannot be checked.
-print_comparison = printer("comparison")
+print_comparison = printer("comparison")  # published figures beside ours, and notes on those that cannot be checked
 
 
 def print_experiment(result: pl.DataFrame | Path, to: Console, experiment: str) -> None:
-    """Print the notebook's summary of an experiment, from its frame or its run folder.
-
-    Of questions the three answers at each sigma; of trials at one sigma mean and spread; else ranges over all sigma.
-    """
+    """Print the notebook's summary of an experiment, given as a frame or a run folder."""
     records: Recorded = result if isinstance(result, pl.DataFrame) else Records(result)
     values = {"rows": summary_cells(experiment, records), "published": QWEN3_4B}
     if experiment == "questions":

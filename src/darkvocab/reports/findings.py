@@ -1,6 +1,6 @@
-"""Findings: the verdict of a check as a table, JUnit, SARIF, a section of a model card, and lists for samplers.
+"""Report the verdict of a check, from its JSON: table, JUnit, SARIF, a model card's section, and lists for samplers.
 
-All from the verdict's JSON alone. Texts of tokens are others' and stand in every form as text, never as markup.
+Texts of tokens are untrusted: in every format they are text, never markup.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ from ..text import listed, printable
 from .console import SHOWN_TOKENS
 from .document import phrase, print_text, template
 
-LOCATED = 100  # tokens of a result that get a location; GitHub shows no more
+LOCATED = 100  # locations in a result of SARIF; GitHub shows no more
 OUTCOMES = {"passed": "passed", "failed": "failed", "unmeasured": "not measured", "off": "off"}
 
 
 def print_verdict(verdict: dict[str, Any], to: Console, shown: int = SHOWN_TOKENS) -> None:
-    """Print what was checked, a line for every rule, and of each finding the sentence and the first tokens."""
+    """Print what was checked, a line for every rule, and the message and first tokens of each finding."""
     values = {"verdict": verdict, "findings": _findings(verdict), "outcomes": OUTCOMES}
     print_text("check", to, shown=shown, **values)
 
@@ -41,16 +41,16 @@ def _is_finding(rule: dict[str, Any]) -> bool:
 
 
 def _names(rule: dict[str, Any], code: Callable[[str], str] = "'{}'".format, without: str = "#{}") -> list[str]:
-    """Name each token of a finding by id and text, which `code` marks as one; without a text as `without` has it."""
+    """Return the id and text of each token of a finding; `code` quotes the text, `without` formats an id alone."""
     named = zip(rule["token_ids"], rule["tokens"], strict=True)
     return [without.format(n) if text is None else f"{n} {code(printable(text))}" for n, text in named]
 
 
 def junit(verdict: dict[str, Any]) -> bytes:
-    """Return the verdict as JUnit XML: a test case for every rule.
+    """Return the verdict as JUnit XML, with a test case for every rule.
 
-    An error is a failure (where it could not be measured, an error), a warning a passed case that says so in its
-    output, a rule that is off a skipped one. Characters that XML 1.0 has no way to hold are escapes here.
+    A rule of severity error that fails is a failure, and one that could not be measured an error. Warnings are passed
+    cases with output; rules that are off are skipped. Characters that XML 1.0 cannot hold are escaped.
     """
     kinds = Counter(map(_junit_kind, verdict["rules"]))
     text = template("junit.xml.j2", kind=_junit_kind, names=_names).render(**verdict, kinds=kinds)
@@ -60,16 +60,16 @@ def junit(verdict: dict[str, Any]) -> bytes:
 
 
 def _junit_kind(rule: dict[str, Any]) -> str | None:
-    """Return the element that tells the outcome of a rule; None for a case that passed."""
+    """Return the JUnit element for the outcome of a rule; None if it passed."""
     if _is_finding(rule) and rule["severity"] == "warning":
         return "system-out"
     return {"off": "skipped", "failed": "failure", "unmeasured": "error"}.get(rule["status"])
 
 
 def sarif(verdict: dict[str, Any]) -> bytes:
-    """Return the verdict as SARIF 2.1.0: a result for every finding, at the file that holds the weights.
+    """Return the verdict as SARIF 2.1.0, with a result for every finding, located in the file of the weights.
 
-    The first hundred tokens are its logical locations, `TENSOR[ID]`; all ids are in the result's properties.
+    The first hundred tokens are logical locations, `TENSOR[ID]`; all ids are in the properties of the result.
     """
     source = verdict["scan"]["source"]
     tensor = printable(verdict["scan"]["tensor"])
@@ -87,22 +87,22 @@ def sarif(verdict: dict[str, Any]) -> bytes:
 
 
 def _sarif_message(rule: dict[str, Any]) -> str:
-    """Escape a finding so that nothing is a placeholder (section 3.11.5 of the standard) or a link (3.11.6)."""
+    """Return a finding's text, escaped so that nothing is a placeholder (3.11.5 of the standard) or a link (3.11.6)."""
     tokens = f" Tokens: {listed(_names(rule), SHOWN_TOKENS)}." if rule["token_ids"] else ""
     text = f"{rule['message']}{tokens} {rule['remedy']}"
     return re.sub(r"([\\\[\]])", r"\\\1", text).replace("{", "{{").replace("}", "}}")
 
 
 def _uri(path: str) -> str:
-    """Return a path as a URI reference: relative ones as they are, against the folder that the check ran in."""
+    """Return a path as a URI reference; relative paths stay relative to the folder that the check ran in."""
     escaped = quote(os.fsencode(path).replace(os.sep.encode(), b"/"))
     return f"file://{escaped}" if escaped.startswith("/") else escaped
 
 
 def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
-    """Return a section for a model card, in GitHub's Markdown: facts, the rules, tokens, exemptions, how to repeat it.
+    """Return a section for a model card in GitHub's Markdown: facts, rules, tokens, exemptions and the command.
 
-    Texts of others stand in code spans outside the tables, where neither Markdown nor HTML means anything.
+    Untrusted texts stand in code spans outside of tables, where neither Markdown nor HTML is interpreted.
     """
 
     def spans(rule: dict[str, Any]) -> str:
@@ -119,7 +119,7 @@ def model_card(verdict: dict[str, Any], shown: int = SHOWN_TOKENS) -> str:
 
 
 def _code(text: str) -> str:
-    """Return text as a code span: between more backticks than it has in a row."""
+    """Return text as a code span, between more backticks than it has in a row."""
     text = printable(text)
     if not text:
         return "(empty)"
@@ -144,8 +144,7 @@ def _command(verdict: dict[str, Any]) -> str:
     return shlex.join(map(printable, words))
 
 
-# What holds the ids: a `GenerationConfig` of transformers, with either key, or the `logit_bias` of OpenAI's API, which
-# vLLM takes, too.
+# Two keys of transformers' `GenerationConfig`, and the `logit_bias` of OpenAI's API, which vLLM takes, too.
 SUPPRESSIONS: dict[str, Callable[[list[int]], dict[str, Any]]] = {
     "bad-words": lambda ids: {"bad_words_ids": [[token] for token in ids]} if ids else {},
     "suppress-tokens": lambda ids: {"suppress_tokens": ids},
@@ -154,5 +153,5 @@ SUPPRESSIONS: dict[str, Callable[[list[int]], dict[str, Any]]] = {
 
 
 def suppression(form: str, ids: list[int]) -> bytes:
-    """Return the ids that a model should not sample as JSON in a form of `SUPPRESSIONS`."""
+    """Return the ids that a model must not sample, as JSON in a format of `SUPPRESSIONS`."""
     return json_bytes(SUPPRESSIONS[form](ids), indent=None)

@@ -1,4 +1,4 @@
-"""What a fit says: its table, its sentences, its figure."""
+"""Report a fit: table, sentences and figure."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
     from ..snowballs.fit.run import FitResult
 
-FAR = -6  # log10 of the bound on the chance of a census, below which it is named
+FAR_LOG10_P = -6  # a bound on log10 of the probability of the census is reported below this
 TRADE_OFF = 0.95  # correlation with sigma beyond which only a combination is known
-LEAST_SHOWN = 0.7  # tokens, on a logarithmic axis: none
+LEAST_SHOWN = 0.7  # tokens: stands for 0 on a logarithmic axis
 DISCORD = 0.05  # a statistic's p-value, times the number of statistics, below which it is named
-STATISTICS = labels("n_unique", "n_singletons", "n_black_holes", "black_hole_population")
+STATISTIC_LABELS = labels("n_unique", "n_singletons", "n_black_holes", "black_hole_population")
 
 
 def statistic(name: str) -> str:
-    """A statistic for people."""
-    if name in STATISTICS:
-        return STATISTICS[name]
+    """Return the label of a statistic."""
+    if name in STATISTIC_LABELS:
+        return STATISTIC_LABELS[name]
     rank = int(name.rpartition("_")[2])
     return "largest population" if rank == 1 else f"{ordinal(rank)} largest"
 
 
 def ordinal(n: int) -> str:
-    """2nd, 3rd, 11th."""
+    """Return 2nd, 3rd, 11th, ..."""
     ending = "th" if 10 < n % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
     return f"{n}{ending}"
 
 
 def chance(log10_p: float) -> str:
-    """A probability for people, also where it is far below what a float can hold."""
+    """Format a probability, even one far below the range of floats."""
     if log10_p > -4:
         return f"{10**log10_p:.2g}"
     whole = math.floor(log10_p)
@@ -50,10 +50,6 @@ def chance(log10_p: float) -> str:
 def _listed(populations: Sequence[float], shown: int = 4) -> str:
     listed = ", ".join(f"{p:,.0f}" for p in populations[:shown])
     return listed + (", ..." if len(populations) > shown else "")
-
-
-def _populations(result: FitResult) -> list[int]:
-    return result.target.partition.populations.tolist()
 
 
 def _alone(result: FitResult) -> str:
@@ -67,16 +63,16 @@ def _snowball(result: FitResult) -> str:
 
 
 def sentences(result: FitResult) -> list[str]:
-    """The fit in words: whether the snowball explains the census, and what speaks against it."""
+    """Say in words whether the snowball explains the census, and what speaks against it."""
     p = result.bound.log10_p
     return lines_of(
         "fit_sentences",
         result=result,
-        is_far=p < FAR,
+        is_far=p < FAR_LOG10_P,
         odd=[row for row in result.checks if row.p * len(result.checks) < DISCORD],
         beyond_all=[row for row in result.checks if row.p <= 2 / (1 + result.settings.draws)],
         snowball=_snowball(result),
-        populations=_populations(result),
+        populations=result.target.partition.populations.tolist(),
         least="impossible" if math.isinf(p) else f"p < {chance(p)}",
         trade_off=TRADE_OFF,
         **{"first": _listed, "ordinal": ordinal, "statistic": statistic, "chance": chance},
@@ -84,15 +80,16 @@ def sentences(result: FitResult) -> list[str]:
 
 
 def print_fit(result: FitResult, to: Console) -> None:
-    values = {"populations": _populations(result), "alone": _alone(result), "sentences": sentences(result)}
-    words = {"first": _listed, "statistic": statistic}
-    print_text("fit", to, result=result, **values, **words)
+    populations = result.target.partition.populations.tolist()
+    values = {"populations": populations, "alone": _alone(result), "sentences": sentences(result)}
+    print_text("fit", to, result=result, **values, first=_listed, statistic=statistic)
 
 
 def fit_figure(result: FitResult) -> Figure:
-    """Draw populations by rank beside what the fit predicts; the likelihood of sigma; the ridge of sigma and offset."""
+    """Draw observed and predicted populations by rank, the likelihood of sigma, and the ridge of sigma and offset."""
+    n_holes = len(result.target.partition.populations)
     caption = (
-        f"{plain(result.target.name)}: {len(_populations(result)):,} black holes, tokens alone: {_alone(result)}\n"
+        f"{plain(result.target.name)}: {n_holes:,} black holes, tokens alone: {_alone(result)}\n"
         f"{plain(_snowball(result))}, {result.settings.grid}, {result.settings.arithmetic} arithmetic: "
         f"sigma {phrase('fitted_sigma', result=result)}"
     )
@@ -122,15 +119,14 @@ def _profile(panel: Axes, result: FitResult) -> None:
     rows = [row for row in result.profile if math.isfinite(row.log_likelihood)]
     top = max(row.log_likelihood for row in rows)
     panel.plot([row.sigma for row in rows], [row.log_likelihood - top for row in rows], "-", color=BLUE, linewidth=1.2)
-    low, high = result.interval
-    low, high = max(low, rows[0].sigma), min(high, rows[-1].sigma)
-    panel.axvspan(low, high, color=ORANGE, alpha=0.3, linewidth=0, label=f"{result.settings.level:.0%} interval")
+    ends = np.clip(result.interval, rows[0].sigma, rows[-1].sigma)
+    panel.axvspan(*ends, color=ORANGE, alpha=0.3, linewidth=0, label=f"{result.settings.level:.0%} interval")
     panel.set(title="log-likelihood of sigma, less its maximum", xlabel="sigma (weight units, before rounding)")
     panel.legend(loc="best")
 
 
 def _ridge(panel: Axes, ridge: list[Any]) -> None:
-    """The best sigma at each offset, and how much likelihood that costs: on a second axis."""
+    """Draw the best sigma at each offset and, on a second axis, the likelihood that it loses."""
     rows = [row for row in ridge if row.sigma is not None]
     offset = [row.offset for row in rows]
     panel.plot(offset, np.array([row.sigma for row in rows]), "-", color=BLACK, linewidth=1.2, label="best sigma")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ..runs.folder import read_manifest
 from ..runs.records import CURVES, EXPECTED, Records, csv_path, reading
 from ..text import printable
 from . import studies, verification
-from .document import PAGES, WORDS, Page, facts_of, page_words, render
+from .document import PAGES, WORDS, Displayed, Page, facts_of, page_words, render
 from .evolution import EVOLUTION, evolution_page
 from .experiments import QWEN3_4B, remarks, summary_cells
 from .plot import Plot, save
@@ -25,10 +24,10 @@ from .training import cells, replicas_plot, sentences, training_page
 
 
 def report(folder: str | Path) -> list[Path]:
-    """Write `figures/` and `report.html` into the folder of a run, a training or a measured history.
+    """Write `figures/` and `report.html` into the folder of a run, a training or a measured history; return the files.
 
-    Reruns nothing; the same bytes every time. Returns the files written, the page first. Raises MissingFile where no
-    finished run is, CorruptFile for a manifest or records that cannot be read.
+    Nothing is run again, and the bytes are the same every time. A notebook shows the figures. Raises MissingFile if
+    there is no finished run, CorruptFile for a manifest or records that cannot be read.
     """
     folder = Path(folder)
     manifest: dict[str, Any] | None = None
@@ -46,7 +45,7 @@ def report(folder: str | Path) -> list[Path]:
     with reading(folder / "manifest.json", "the manifest of a run"):
         html = _html(manifest, page, folder)
     write_whole(folder / "report.html", html)
-    return [folder / "report.html", *written]
+    return Displayed([folder / "report.html", *written], "figures.html.j2")
 
 
 def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
@@ -69,8 +68,8 @@ def _records(folder: Path) -> tuple[Page, dict[str, Any]]:
 
 
 def _sweep(records: Records, folder: Path) -> dict[str, Any]:
-    plot = sweep_plot(records, read_expected(folder))
-    return {"rows": summary_cells("sweep", records), "pictures": {"sweep": plot}}
+    pictures = {"sweep": sweep_plot(records, read_expected(folder))}
+    return {"rows": summary_cells("sweep", records), "pictures": pictures}
 
 
 def _trials(records: Records, folder: Path) -> dict[str, Any]:
@@ -112,7 +111,8 @@ def _said(sentences: list[str]) -> list[str]:
 
 
 def _study(records: Records, _: Path) -> dict[str, Any]:
-    frame, parameters = pl.concat(records.frames()), records.manifest["parameters"]
+    frame = pl.concat(records.frames())
+    parameters = records.manifest["parameters"]
     return {
         "headings": studies.headings(parameters),
         "rows": studies.cells(frame, parameters),
@@ -129,14 +129,14 @@ EXPERIMENTS = {
 
 
 def _html(manifest: dict[str, Any] | None, page: Page, folder: Path) -> bytes:
-    """The page as HTML; whatever stands in the manifest is escaped."""
+    """Return the page as HTML, with all values of the manifest escaped."""
     pictures = []
     for name, figure in page.pictures.items():
-        png = base64.b64encode((folder / "figures" / f"{name}.png").read_bytes()).decode("ascii")
-        beside = ", beside the census that is expected" if name == "sweep" and EXPECTED in page.files else ""
-        pictures.append(
-            (name, WORDS["shows"][name] + beside, png, figure.to_json() if isinstance(figure, Plot) else None)
-        )
+        shows = WORDS["shows"][name]
+        if name == "sweep" and EXPECTED in page.files:
+            shows += ", with the expected census"
+        panels = figure.to_json() if isinstance(figure, Plot) else None
+        pictures.append((name, shows, folder / "figures" / f"{name}.png", panels))
     return render(
         "run.html.j2",
         ("page.js", "curves.js") if any(panels for *_, panels in pictures) else (),

@@ -1,7 +1,4 @@
-"""Plots as data: matplotlib draws them for print, `curves.js` on a page, from the same numbers.
-
-Also the look of all figures for print, and how they are saved.
-"""
+"""Plots as data, which matplotlib draws for print and `curves.js` on a page; style and saving of printed figures."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-# Okabe & Ito (2008): colour-blind readers can tell them apart, and so can those who see grey.
+# Okabe & Ito (2008): distinct for colour-blind readers, and in grey.
 BLUE, ORANGE, BLACK = "#0072b2", "#e69f00", "#000000"
 WIDTH = 7.0  # inches: of a page
 DPI = 200  # of a PNG
@@ -31,9 +28,9 @@ WITHOUT_TIME: dict[str, Any] = {
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
 }
-MOST_POINTS = 1000  # of a series on a page
-MOST_NAMELESS = 40  # series on a page that stand behind the named ones, such as single replicas
-MARGIN = 0.05  # of the length of an axis, on either side of the values
+PAGE_POINTS = 1000  # of a series on a page
+MOST_NAMELESS = 40  # curves without a label on a page, such as single replicas
+MARGIN = 0.05  # share of an axis's length on either side of the values
 LEGEND_MARK = 4.0  # points
 
 
@@ -46,7 +43,7 @@ class Axis:
     scale: str = "linear"  # linear, log, or symlog
     linear: float = 1.0  # symlog: linear up to this distance from 0
     whole: bool = False  # print: ticks at whole numbers only
-    names: Sequence[str] = ()  # of 0, 1, ..., which are no quantity
+    names: Sequence[str] = ()  # labels of the categories 0, 1, ...
 
     def apply(self, axes: Axes, which: Literal["x", "y"]) -> None:
         """Set matplotlib's `which` axis, x or y."""
@@ -60,12 +57,12 @@ class Axis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Series:
+class Curve:
     """A curve, a row of marks, or both; `band` holds the lower and the upper end at each x."""
 
     x: ArrayLike
     y: ArrayLike
-    label: str = ""  # a series without one stands behind those that have one
+    label: str = ""  # on a page, curves without one lie behind the others
     colour: str = BLUE
     line: str = "-"  # "-", "--", ":", or "" for marks alone
     mark: str = ""  # "o", "s", "^", or "" for a line alone
@@ -97,9 +94,9 @@ class Series:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields; a long series is thinned evenly, what is not finite is null."""
+        """Return the fields; long arrays are thinned evenly, and values that are not finite become null."""
         n = len(np.asarray(self.x))
-        kept = np.unique(np.linspace(0, n - 1, min(n, MOST_POINTS)).astype(int))
+        kept = np.unique(np.linspace(0, n - 1, min(n, PAGE_POINTS)).astype(int))
         arrays = (np.asarray(values)[kept].tolist() for values in (self.x, self.y, *(self.band or ())))
         x, y, *band = ([finite(value) for value in values] for values in arrays)
         return {**vars(self), "x": x, "y": y, "band": band or None}
@@ -107,15 +104,15 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Series over two axes, below a title."""
+    """Curve over two axes, below a title."""
 
     title: str
     x: Axis
     y: Axis
-    series: Sequence[Series]
+    series: Sequence[Curve]
     legend: Any = ""  # print: where the legend stands; none by default
     reverse: bool = False  # print: the legend begins with the last series
-    note: str = ""  # in the middle
+    note: str = ""  # text in the middle
 
     def draw(self, axes: Axes) -> None:
         """Draw onto matplotlib's axes."""
@@ -132,7 +129,7 @@ class Panel:
             axes.legend(loc=self.legend, reverse=self.reverse, markerscale=scale, handletextpad=0.4, borderaxespad=0.2)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields; of very many nameless series some, evenly chosen."""
+        """Return the fields, with at most `MOST_NAMELESS` curves without a label."""
         nameless = [series for series in self.series if not series.label]
         named = [series for series in self.series if series.label]
         some = nameless[:: -(-len(nameless) // MOST_NAMELESS) or 1]
@@ -146,11 +143,11 @@ class Plot:
 
     panels: Sequence[Panel]
     columns: int = 1
-    shared: Literal["x", "y"] = "x"  # print: the axis of panels above each other, or of those in a row
+    shared: Literal["x", "y"] = "x"  # print: the axis that panels of a column (x) or of a row (y) share
     height: float  # print: inches; the width is that of a page
     caption: str
-    key: bool = False  # print: one legend for all panels, which are alike
-    top: tuple[float, str] | None = None  # print: units of an x axis above to one of x; its label
+    key: bool = False  # print: one legend for all panels
+    top: tuple[float, str] | None = None  # print: factor from x to a second axis above, and its label
 
     def draw(self) -> Figure:
         """Return the plot as a figure for print."""
@@ -179,7 +176,7 @@ class Plot:
 
 
 def around(values: ArrayLike, label: str = "", scale: str = "linear") -> Axis:
-    """Return an axis around the finite values, on a log scale the positive ones, with a margin."""
+    """Return an axis around the finite values (on a log scale, the positive ones) with a margin."""
     numbers = np.asarray(values, float)
     numbers = numbers[np.isfinite(numbers) & ((numbers > 0) | (scale != "log"))]
     if scale == "log":
@@ -188,12 +185,13 @@ def around(values: ArrayLike, label: str = "", scale: str = "linear") -> Axis:
     if low == high:
         room = 1.0 if scale == "log" else MARGIN * (abs(low) or 1.0)
         low, high = low - room, high + room
-    low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
-    return Axis(ends=(10**low, 10**high) if scale == "log" else (low, high), label=label, scale=scale)
+    margin = MARGIN * (high - low)
+    ends = (low - margin, high + margin)
+    return Axis(ends=(10 ** ends[0], 10 ** ends[1]) if scale == "log" else ends, label=label, scale=scale)
 
 
-def top_of(series: Iterable[Series], least: float = 0.0) -> float:
-    """Return where an axis ends that shows the greatest value, or `least` where that is greater."""
+def top_of(series: Iterable[Curve], least: float = 0.0) -> float:
+    """Return an upper end of an axis that shows the greatest value, and at least `least`."""
     values = [np.asarray(ends, float) for one in series for ends in (one.y, *(one.band or ()))]
     numbers = np.concatenate([*values, [0.0]])
     return 1.06 * (max(float(numbers[np.isfinite(numbers)].max()), least) or 1.0)
@@ -201,7 +199,7 @@ def top_of(series: Iterable[Series], least: float = 0.0) -> float:
 
 @contextmanager
 def canvas(caption: str, height: float, width: float = WIDTH, **style: Any) -> Iterator[Figure]:
-    """Yield an empty figure (sizes in inches) below a caption, to be drawn on in this style."""
+    """Yield an empty figure (sizes in inches) with a caption, in our style."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -213,24 +211,18 @@ def canvas(caption: str, height: float, width: float = WIDTH, **style: Any) -> I
 
 
 def plain(text: str) -> str:
-    """Return text that any font can draw: what is not ASCII as escapes."""
+    """Return text that any font can draw, with escapes for characters beyond ASCII."""
     return text.encode("ascii", "backslashreplace").decode()
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as PNG (200 dpi) and PDF, the same bytes every time; return the paths.
-
-    Both have the layout of the PNG, which is computed once.
-    """
+    """Write a figure as PNG (200 dpi) and PDF, the same bytes every time; return the paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     return [save_as(figure, stem.with_suffix(suffix)) for suffix in WITHOUT_TIME]
 
 
 def save_as(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG (200 dpi) or PDF, as the file's name ends; return the path.
-
-    Raises as `check_figure` and `write_whole`.
-    """
+    """Write a figure as PNG (200 dpi) or PDF, by the suffix; raises as `check_figure` and `write_whole`."""
     from matplotlib.backend_bases import get_registered_canvas_class
 
     check_figure(path)
@@ -245,6 +237,6 @@ def save_as(figure: Figure, path: Path) -> Path:
 
 
 def check_figure(path: Path) -> None:
-    """Raise InvalidInput where a file's name is not that of a figure."""
+    """Raise InvalidInput if a file's suffix is not that of a figure."""
     if path.suffix.lower() not in WITHOUT_TIME:
         raise InvalidInput(f"cannot draw {path}: a figure's name ends with {' or '.join(WITHOUT_TIME)}")

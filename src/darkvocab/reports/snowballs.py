@@ -1,4 +1,4 @@
-"""Snowballs: plots of sweeps, trials and questions; the expected census, its table and figure, and a run beside it."""
+"""Plots of sweeps, trials and questions; table and plot of the expected census, alone or compared with a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from ..errors import InvalidInput
 from ..runs.records import EXPECTED, frame_of, reading
 from .document import TITLES, labels, phrase, print_text
-from .plot import BLACK, BLUE, ORANGE, Axis, Panel, Plot, Series, around, canvas, plain, top_of
+from .plot import BLACK, BLUE, ORANGE, Axis, Curve, Panel, Plot, around, canvas, plain, top_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,21 +25,19 @@ if TYPE_CHECKING:
 
 SIGMA = "sigma (weight units, before rounding)"
 SIMULATED = "simulated"
-# Statistics with a closed form.
-CENSUS = ("n_black_holes", "black_hole_population", "n_singletons", "largest_bh")
+CENSUS = ("n_black_holes", "black_hole_population", "n_singletons", "largest_bh")  # statistics with a closed form
 MOST_MARKS = 10_000
-SHOWN_ROWS = 20
-STATISTICS = labels("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs")
-DRAWN = ("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")
+SHOWN_SIGMAS = 20
+EXPECTED_LABELS = labels("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs")
+PLOTTED = ("unique_vectors", "n_black_holes", "black_hole_population", "n_singletons", "largest_bh")
 COLOURS = {"unique_vectors": (BLACK, "o"), "n_black_holes": (BLUE, "s"), "black_hole_population": (ORANGE, "^")}
 
 
 def sweep_plot(records: Recorded, expected: pl.DataFrame | None = None) -> Plot:
-    """C, P, singletons, largest group and L-infinity against sigma.
+    """Plot C, P, singletons, largest group and L-infinity against sigma.
 
-    One trial at a sigma is a mark; several are their mean, in a band from the 10th to the 90th
-    percentile. `expected`, the census in closed form, is lines. An axis on top has sigma over the
-    base's median ulp.
+    A single trial at a sigma is a mark; several are a mean in a band from the 10th to the 90th
+    percentile. `expected`, the census in closed form, adds lines.
     """
     sigma = records["sigma"].to_numpy()
     n_sigma = records["sigma"].n_unique()
@@ -60,13 +58,14 @@ def sweep_plot(records: Recorded, expected: pl.DataFrame | None = None) -> Plot:
     top = None
     if len(ratio) and sigma.max() > 0:
         top = float(ratio.median()), "sigma / median ulp of the base"  # type: ignore[arg-type]
-    said = phrase("sweep_caption", n_sigma=n_sigma, trials=trials, is_expected=expected is not None)
-    caption = _caption(records, said)
+    caption = _caption(
+        records, phrase("sweep_caption", n_sigma=n_sigma, trials=trials, is_expected=expected is not None)
+    )
     return Plot(panels=panels, columns=2, height=7.6, caption=caption, top=top)
 
 
 def questions_plot(records: Recorded) -> Plot:
-    """The three answers against sigma: how connected, how far apart, in what populations."""
+    """Plot the three answers against sigma: density, L-infinity, and rows."""
     n_sigma = records["sigma"].n_unique()
     trials = len(records) // n_sigma
     touching = str(records["touching"][0]).replace("weight", "(weight units)")
@@ -90,19 +89,19 @@ def questions_plot(records: Recorded) -> Plot:
 
 
 def singletons_plot(records: Recorded) -> Plot:
-    """Singletons against sigma, a mark a trial (of very many, ten thousand)."""
-    sigma, singletons = records["sigma"].to_numpy(), records["n_singletons"].to_numpy()
+    """Plot singletons against sigma: a mark for each trial, at most ten thousand."""
+    sigma = records["sigma"].to_numpy()
     some = np.linspace(0, len(sigma) - 1, min(len(sigma), MOST_MARKS)).astype(int)
-    series = Series(x=sigma[some], y=singletons[some], line="", mark="o", size=_size(len(some)), alpha=0.5)
+    singletons = records["n_singletons"].to_numpy()[some]
+    series = Curve(x=sigma[some], y=singletons, line="", mark="o", size=_size(len(some)), alpha=0.5)
     panel = _panel("singletons, a point a trial", sigma_axis(sigma), [series])
     return Plot(panels=[panel], height=3.4, caption=_caption(records, f"{len(sigma):,} trials"))
 
 
 def elements_figure(path: Path, records: Recorded) -> Figure:
-    """Elements of `row - base`: their histogram with the fitted normal density, and a Q-Q plot.
+    """Draw a histogram of the elements of `row - base` at the middle sigma, the fitted normal density, and a Q-Q plot.
 
-    Of several sigma it takes the middle one. Skewness and excess kurtosis are moments of the sample,
-    not corrected for bias.
+    Skewness and excess kurtosis are not corrected for bias.
     """
     import polars as pl
     from scipy.special import ndtr, ndtri
@@ -117,17 +116,16 @@ def elements_figure(path: Path, records: Recorded) -> Figure:
     skewness, kurtosis = (scaled**3).mean(), (scaled**4).mean() - 3
     with canvas(_caption(records, f"sampled at sigma {sample['sigma'][0]:.7g}"), 3.4) as figure:
         left, right = figure.subplots(1, 2)
-        low, high = values[0], values[-1]
-        if high > low:
+        if values[-1] > values[0]:
             left.hist(values, bins=100, density=True, color=BLUE, alpha=0.55, histtype="stepfilled")
-            x = np.linspace(low, high, 1000)
+            x = np.linspace(values[0], values[-1], 1000)
             left.plot(x, np.exp(-(((x - mean) / std) ** 2) / 2) / (std * np.sqrt(2 * np.pi)), color=BLACK, linewidth=1)
-            left.set_xlim(low, high)
+            left.set_xlim(values[0], values[-1])
         left.set_title("elements of row - base, and the fitted normal")
         left.set(xlabel="row - base (weight units)", ylabel="density")
         facts = f"mean {mean:.3e}\nstd {std:.6e}\nskewness {skewness:+.4f}\nexcess kurtosis {kurtosis:+.4f}\nn {n:,}"
         left.text(0.98, 0.97, facts, transform=left.transAxes, ha="right", va="top", fontsize=7)
-        # As many as can be told apart, evenly along the axis: the outermost are all there.
+        # Points evenly spaced along the axis, as dense as the eye resolves; all outermost elements are included.
         shown = np.unique((ndtr(np.linspace(-6, 6, 600)) * n).astype(int).clip(0, n - 1))
         quantiles = ndtri((shown + 0.5) / n)
         right.plot(quantiles, mean + std * quantiles, color=BLACK, linewidth=1, label="normal of that mean and std")
@@ -138,28 +136,25 @@ def elements_figure(path: Path, records: Recorded) -> Figure:
     return figure
 
 
-def expected_series(expected: pl.DataFrame, column: str, trials: int = 1) -> Series:
-    """Expected value of a statistic, in a band of one standard deviation of the mean of the trials.
+def expected_series(expected: pl.DataFrame, column: str, trials: int = 1) -> Curve:
+    """Return the expected value of a statistic, in a band of one standard deviation of the mean of the trials.
 
-    The expected largest group is known between bounds: the curve is their middle, the band reaches
-    from one to the other.
+    The largest group has bounds only: they are the band, and the curve lies halfway between them.
     """
     if column == "largest_bh":
-        low, high = expected["largest_bh_low"].to_numpy(), expected["largest_bh_high"].to_numpy()
-        label = "expected, between bounds"
+        low, high = (expected[f"{column}_{end}"].to_numpy() for end in ("low", "high"))
     else:
-        mean = expected[column].to_numpy()
         error = expected[f"{column}_std"].to_numpy() / trials**0.5
-        low, high = mean - error, mean + error
-        label = "expected"
+        low, high = (expected[column].to_numpy() + side * error for side in (-1, 1))
+    label = "expected, between bounds" if column == "largest_bh" else "expected"
     x = expected["sigma"].to_numpy()
-    return Series(x=x, y=(low + high) / 2, band=(low, high), label=label, colour=BLACK, width=0.8)
+    return Curve(x=x, y=(low + high) / 2, band=(low, high), label=label, colour=BLACK, width=0.8)
 
 
 def sigma_axis(sigma: np.ndarray, label: str = SIGMA) -> Axis:
-    """Return an axis of sigma, a log one where sigma spans much."""
-    spans_much = sigma.min() > 0 and sigma.max() / sigma.min() > 30
-    return around(sigma, label, "log" if spans_much else "linear")
+    """Return an axis of sigma; logarithmic if it spans a factor of more than 30."""
+    is_log = sigma.min() > 0 and sigma.max() / sigma.min() > 30
+    return around(sigma, label, "log" if is_log else "linear")
 
 
 def _caption(records: Recorded, last: str) -> str:
@@ -168,30 +163,28 @@ def _caption(records: Recorded, last: str) -> str:
 
 
 def titled(first: dict[str, Any], last: str) -> str:
-    """Return which snowballs a plot shows, by the settings in a record, and a line of its own."""
+    """Return a caption of two lines: the snowballs, by the settings in a record, and `last`."""
     return f"{phrase('snowballs', first=first, plain=plain)}\n{last}"
 
 
-def _panel(
-    title: str, x: Axis, series: list[Series], *, least: float = 0.0, below: float = 0.0, **legend: Any
-) -> Panel:
-    """A panel whose y axis begins at 0, or `below` it (part of its length), to show marks at 0."""
+def _panel(title: str, x: Axis, series: list[Curve], *, least: float = 0.0, below: float = 0.0, **legend: Any) -> Panel:
+    """Return a panel whose y axis starts at 0, or below 0 (by a share `below` of its length) to show marks at 0."""
     top = top_of(series, least)
     return Panel(title=title, x=x, y=Axis(ends=(-below * top, top)), series=series, **legend)
 
 
-def _means(records: Recorded, columns: str) -> list[Series]:
+def _means(records: Recorded, columns: str) -> list[Curve]:
     looks = {"median": (ORANGE, "s"), "mean": (BLUE, "o"), "max": (BLACK, "^")}
     return [_along(records, columns.format(name), name, *look) for name, look in looks.items()]
 
 
-def _along(records: Recorded, column: str, label: str, colour: str, mark: str) -> Series:
-    """A statistic at each sigma: the value of one trial, or the mean of several in a band."""
+def _along(records: Recorded, column: str, label: str, colour: str, mark: str) -> Curve:
+    """Return a statistic at each sigma: the value of one trial, or the mean of several in a band."""
     import polars as pl
 
     frame = pl.DataFrame({"sigma": records["sigma"], column: records[column]})
     if "l_inf" in column and records["l_inf_rows"][0] == "black_holes":
-        # Between fewer than two black holes there is no distance, whatever the column says.
+        # Fewer than two black holes have no distance, whatever the column holds.
         frame = frame.filter(records["n_black_holes"] > 1)
     value = pl.col(column)
     points = (
@@ -203,10 +196,10 @@ def _along(records: Recorded, column: str, label: str, colour: str, mark: str) -
     sigma, mean, low, high = (points[name].to_numpy() for name in ("sigma", "mean", "low", "high"))
     if len(records) > records["sigma"].n_unique():
         line = "" if label == SIMULATED else "-"  # the expected curve goes through these
-        return Series(x=sigma, y=mean, band=(low, high), label=label, colour=colour, mark=mark, line=line)
+        return Curve(x=sigma, y=mean, band=(low, high), label=label, colour=colour, mark=mark, line=line)
     size = _size(len(sigma))
-    series = Series(x=sigma, y=mean, label=label, colour=colour, line="", mark=mark, size=size, alpha=0.75)
-    # The last to be drawn is hollow, so that what it coincides with shows through.
+    series = Curve(x=sigma, y=mean, label=label, colour=colour, line="", mark=mark, size=size, alpha=0.75)
+    # The last curve is hollow, so that marks beneath show through.
     return replace(series, hollow=True, size=size + 2, alpha=1) if mark == "^" else series
 
 
@@ -215,13 +208,13 @@ def _size(n: int) -> float:
 
 
 def read_expected(folder: Path) -> pl.DataFrame | None:
-    """Read the expected census that a sweep left, None where it left none; CorruptFile if damaged."""
+    """Read the expected census beside a sweep; None if there is none. Raises CorruptFile if it is damaged."""
     import polars as pl
 
     path = folder / EXPECTED
     if not path.is_file():
         return None
-    counts = [name for name in DRAWN if name != "largest_bh"]
+    counts = [name for name in PLOTTED if name != "largest_bh"]
     needed = ["sigma", *counts, *(f"{name}_std" for name in counts), "largest_bh_low", "largest_bh_high"]
     with reading(path, "the expected census of a sweep"):
         frame = pl.read_parquet(io.BytesIO(path.read_bytes()), columns=needed).cast(pl.Float64)
@@ -231,24 +224,24 @@ def read_expected(folder: Path) -> pl.DataFrame | None:
 
 
 def value(mean: float, std: float | None = None) -> str:
-    """Return an expected value for people, and its standard deviation."""
+    """Format an expected value and its standard deviation."""
     return f"{mean:,.5g}" if std is None else f"{mean:,.5g} ± {std:.2g}"
 
 
 def some(n: int) -> list[int]:
-    """Return twenty of n places, evenly, or all."""
-    return np.unique(np.linspace(0, n - 1, min(n, SHOWN_ROWS)).round().astype(int)).tolist()
+    """Return at most twenty of n indices, evenly spaced."""
+    return np.unique(np.linspace(0, n - 1, min(n, SHOWN_SIGMAS)).round().astype(int)).tolist()
 
 
 def print_expected(points: Sequence[Any], to: Console) -> None:
-    """Print a row a sigma: expected value ± standard deviation of each statistic; of many sigma twenty."""
+    """Print expected value ± standard deviation of each statistic, for at most twenty sigmas."""
     shown = [points[place] for place in some(len(points))]
-    values = {"points": shown, "statistics": STATISTICS, "value": value}
+    values = {"points": shown, "statistics": EXPECTED_LABELS, "value": value}
     print_text("expected", to, n_left=len(points) - len(shown), **values)
 
 
 def print_agreement(agreement: Agreement, to: Console) -> None:
-    """Print a row a sigma: of each statistic the expected value, the mean of the trials, and its z-score."""
+    """Print expected value, mean of the trials and z-score of each statistic, for at most twenty sigmas."""
     points = agreement.expected
     each = np.reshape(np.array(agreement.comparisons, object), (len(points), -1))
     shown = [(points[place], each[place].tolist()) for place in some(len(points))]
@@ -257,36 +250,34 @@ def print_agreement(agreement: Agreement, to: Console) -> None:
 
 
 def expected_plot(expected: Sequence[Any], agreement: Agreement | None = None) -> Plot:
-    """Plot every statistic against sigma in a band of one standard deviation, and coincident pairs.
-
-    With an `agreement`, its run is drawn beside, and its z-scores in place of the pairs.
-    """
+    """Plot expected statistics and coincident pairs against sigma; with an `agreement`, its means and z-scores, too."""
     import polars as pl
 
     points = frame_of(type(expected[0]), expected)
     comparisons = frame_of(type(agreement.comparisons[0]), agreement.comparisons) if agreement else None
-    curve, x = points.sort("sigma"), sigma_axis(points["sigma"].to_numpy())
+    curve = points.sort("sigma")
+    x = sigma_axis(points["sigma"].to_numpy())
     look: dict[str, Any] = {"line": "", "mark": "o", "size": 2.5, "label": "simulated, mean"}
     panels = []
-    for name in DRAWN:
+    for name in PLOTTED:
         series = [expected_series(curve, name)]
         if agreement and name == "largest_bh":
-            series.insert(0, Series(x=points["sigma"], y=agreement.largest, **look))
+            series.insert(0, Curve(x=points["sigma"], y=agreement.largest, **look))
         elif comparisons is not None:
             rows = comparisons.filter(pl.col("statistic") == name)
-            series.insert(0, Series(x=rows["sigma"], y=rows["simulated"], **look))
+            series.insert(0, Curve(x=rows["sigma"], y=rows["simulated"], **look))
         panels.append(Panel(title=TITLES[name], x=x, y=Axis(ends=(0, top_of(series))), series=series, legend="best"))
     panels.append(_pairs_panel(curve, x) if comparisons is None else _z_panel(comparisons, x))
     trials = [] if comparisons is None else comparisons["trials"].unique().sort().to_list()
-    said = phrase("expected_caption", n_sigma=points["sigma"].n_unique(), trials=trials)
-    caption = titled(points.row(0, named=True), said)
-    return Plot(panels=panels, columns=2, height=7.6, caption=caption)
+    last = phrase("expected_caption", n_sigma=points["sigma"].n_unique(), trials=trials)
+    return Plot(panels=panels, columns=2, height=7.6, caption=titled(points.row(0, named=True), last))
 
 
 def _pairs_panel(curve: pl.DataFrame, x: Axis) -> Panel:
-    pairs, std = curve["coincident_pairs"].to_numpy(), curve["coincident_pairs_std"].to_numpy()
+    pairs = curve["coincident_pairs"].to_numpy()
+    std = curve["coincident_pairs_std"].to_numpy()
     band = np.maximum(pairs - std, 0), pairs + std
-    series = Series(x=curve["sigma"], y=pairs, band=band, label="expected", colour=BLACK, width=0.8)
+    series = Curve(x=curve["sigma"], y=pairs, band=band, label="expected", colour=BLACK, width=0.8)
     y = Axis(ends=(0, top_of([series])))
     if pairs.max() > 0:
         least = max(pairs[pairs > 0].min() / 2, min(1e-3, pairs.max() / 10))
@@ -297,11 +288,11 @@ def _pairs_panel(curve: pl.DataFrame, x: Axis) -> Panel:
 def _z_panel(comparisons: pl.DataFrame, x: Axis) -> Panel:
     import polars as pl
 
-    series = [Series(x=x.ends, y=(z, z), colour="#808080", line=":", width=0.8) for z in (-3, 3)]
+    series = [Curve(x=x.ends, y=(z, z), colour="#808080", line=":", width=0.8) for z in (-3, 3)]
     for name, (colour, mark) in COLOURS.items():
         rows = comparisons.filter(pl.col("statistic") == name).drop_nulls("z")
-        label = STATISTICS[name]
-        series.append(Series(x=rows["sigma"], y=rows["z"], label=label, colour=colour, line="", mark=mark, size=2.5))
+        label = EXPECTED_LABELS[name]
+        series.append(Curve(x=rows["sigma"], y=rows["z"], label=label, colour=colour, line="", mark=mark, size=2.5))
     far = max(4.0, 1.1 * float(comparisons["z"].abs().max() or 0))  # type: ignore[arg-type]
     title = "z-scores: (simulated - expected) / standard error"
     return Panel(title=title, x=x, y=Axis(ends=(-far, far)), series=series, legend="best")

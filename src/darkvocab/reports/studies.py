@@ -1,4 +1,4 @@
-"""Studies: what each condition came to, and answers to the questions that were written down before it ran."""
+"""Report studies: results under each condition, and answers to the questions that were written down beforehand."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from rich.console import Console
 
 from ..errors import InvalidInput
 from .document import PAGES, WORDS, lines_of, print_text, rows_of
-from .plot import BLACK, BLUE, Axis, Panel, Plot, Series, around
+from .plot import BLACK, BLUE, Axis, Curve, Panel, Plot, around
 from .training import CONFIDENCE, mean_of, spread
 
-WIDE = 1e3  # times the least value, beyond which an axis is logarithmic
-SAID: dict[str, str] = WORDS["study"]  # statistics, for people
+WIDE = 1e3  # ratio of the greatest to the least value beyond which an axis is logarithmic
+SAID: dict[str, str] = WORDS["study"]  # labels of statistics
 
 
 def answers(records: pl.DataFrame, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """Answer each question by the differences of pairs of trainings that share a seed.
+    """Answer each question by the differences between paired trainings, which share a seed.
 
-    Mean difference, Student's 95% interval of it, and the probability of so large a mean, in either direction, where
-    signs are drawn by chance: exact for up to 16 pairs, of more by 65,536 draws. `p_holm` is that after Holm's
-    correction for all questions of the study. Of a question with a `value` instead of a second condition, differences
-    from that.
+    An answer is the mean difference, its 95% interval (Student) and a two-sided sign-flip permutation test: exact for
+    up to 16 pairs, with 65,536 draws for more. `p_holm` is corrected for all questions of the study (Holm). A question
+    with a `value` in place of a second condition takes differences from that.
     """
     from scipy.stats import permutation_test
 
@@ -56,7 +55,7 @@ def answers(records: pl.DataFrame, parameters: dict[str, Any]) -> list[dict[str,
 
 
 def conditions(records: pl.DataFrame, shown: list[str]) -> dict[str, dict[str, Any]]:
-    """Return mean, deviation and interval of these columns under each condition, and how many trainings diverged."""
+    """Return `mean_of` these columns under each condition, with the numbers of trainings that ended and diverged."""
     rows: dict[str, dict[str, Any]] = {}
     for (name,), part in records.group_by("condition", maintain_order=True):
         ended = part.filter(pl.col("status") == "complete")
@@ -66,7 +65,7 @@ def conditions(records: pl.DataFrame, shown: list[str]) -> dict[str, dict[str, A
 
 
 def cells(records: pl.DataFrame, parameters: dict[str, Any]) -> list[list[str]]:
-    """Return a row for each condition: its name, and mean and deviation of what is shown."""
+    """Return a row for each condition: its name, mean and deviation of each shown statistic, and n."""
     shown = parameters["shown"]
     rows = conditions(records, shown).items()
     return [[name, *(spread(row[column]) for column in shown), f"{row['n']:,}"] for name, row in rows]
@@ -78,12 +77,12 @@ def headings(parameters: dict[str, Any]) -> list[str]:
 
 
 def answer_cells(records: pl.DataFrame, parameters: dict[str, Any]) -> list[list[str]]:
-    """Return a row for each question: its words, the difference, its interval, pairs and p."""
+    """Return a row for each question: its text, statistic, difference, interval, number of pairs and p-values."""
     return rows_of("study_answers", answers=answers(records, parameters), said=SAID)
 
 
 def sentences(records: pl.DataFrame, parameters: dict[str, Any]) -> list[str]:
-    """Return what completes the tables."""
+    """Return the sentences below the tables."""
     lost = sum(row["n_diverged"] for row in conditions(records, []).values())
     return lines_of("study", parameters=parameters, diverged=lost, confidence=CONFIDENCE)
 
@@ -107,7 +106,7 @@ def study_json(run: Path, records: pl.DataFrame, parameters: dict[str, Any]) -> 
 
 
 def study_plot(records: pl.DataFrame, parameters: dict[str, Any]) -> Plot:
-    """Draw what is shown: every training a point, the mean of each condition with its interval."""
+    """Plot the shown statistics: each training a point, the mean of each condition with its interval."""
     shown = parameters["shown"]
     rows = conditions(records, shown)
     if not rows:
@@ -117,13 +116,13 @@ def study_plot(records: pl.DataFrame, parameters: dict[str, Any]) -> Plot:
     for column in shown:
         part = records.drop_nulls(column)
         places = [names.index(name) for name in part["condition"]]
-        series = [Series(x=part[column], y=places, line="", mark="o", hollow=True, alpha=0.6, colour=BLUE)]
+        series = [Curve(x=part[column], y=places, line="", mark="o", hollow=True, alpha=0.6, colour=BLUE)]
         kept = [(place, row) for place, name in enumerate(names) if (row := rows[name][column])]
         for place, row in kept:
             if row["low"] is not None:
-                series.append(Series(x=[row["low"], row["high"]], y=[place] * 2, colour=BLACK))
+                series.append(Curve(x=[row["low"], row["high"]], y=[place] * 2, colour=BLACK))
         means = [row["mean"] for _, row in kept]
-        series.append(Series(x=means, y=[place for place, _ in kept], line="", mark="s", colour=BLACK, label="mean"))
+        series.append(Curve(x=means, y=[place for place, _ in kept], line="", mark="s", colour=BLACK, label="mean"))
         values = np.concatenate([np.asarray(one.x, float) for one in series])
         wide = len(values) and 0 < WIDE * values.min() < values.max()
         x = around(values, scale="log" if wide else "linear")
@@ -131,10 +130,5 @@ def study_plot(records: pl.DataFrame, parameters: dict[str, Any]) -> Plot:
     n = parameters["replicas"]
     caption = f"{parameters['title']}\n{n:,} trainings of each condition, means with their {CONFIDENCE:.0%} interval"
     columns = 2 - len(panels) % 2
-    return Plot(
-        panels=panels,
-        columns=columns,
-        shared="y",
-        height=0.8 + 0.24 * len(names) * len(panels) / columns + 0.5,
-        caption=caption,
-    )
+    height = 0.8 + 0.24 * len(names) * len(panels) / columns + 0.5
+    return Plot(panels=panels, columns=columns, shared="y", height=height, caption=caption)

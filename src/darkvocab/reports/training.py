@@ -1,4 +1,4 @@
-"""Trainings that have ended: rows shared at start and end, how the loss fell; of replicas, means with their error."""
+"""Report trainings that have ended (shared rows at start and end, the loss), and replicas (means with their errors)."""
 
 import json
 import math
@@ -9,20 +9,20 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from ..embedding.history import FILE, History
+from ..embedding.history import HISTORY_FILE, History
 from ..errors import MissingFile
 from ..measures.census import counts
 from ..runs.records import Records, reading
 from .console import number
-from .document import COUNTS, TITLES, WORDS, Page, lines_of, page_words, print_text
-from .evolution import LOOKS, METRICS, loss_plot, step_axis
+from .document import COUNT_LABELS, TITLES, WORDS, Page, lines_of, page_words, print_text
+from .evolution import LOOKS, METRICS_FILE, loss_plot, step_axis
 from .experiments import deviation
-from .plot import Axis, Panel, Plot, Series, top_of
+from .plot import Axis, Curve, Panel, Plot, top_of
 
 ENDED = ("complete", "diverged")
-OUTCOME = "outcome.json"  # what a training leaves
+OUTCOME = "outcome.json"  # the last file of a training
 CONFIDENCE = 0.95  # of the intervals of means
-COLUMNS = ("start_", "start_unseen_", "", "unseen_")  # what stands before these names in the records
+COUNT_PREFIXES = ("start_", "start_unseen_", "", "unseen_")  # of the counts in a replica's record
 OTHERS = WORDS["replicas"]
 
 
@@ -32,23 +32,23 @@ def print_training(outcome: dict[str, Any], to: Console) -> None:
 
 
 def _rows(states: Any) -> list[list[str]]:
-    """Return names, and counts of all and of unseen tokens at the start and at the end."""
+    """Return a row for each count: its name, then all and unseen tokens at the start, and at the end."""
     counted = [state[of] for state in states for of in ("all", "unseen")]
-    return [[name, *(f"{one[key]:,}" for one in counted)] for key, name in COUNTS.items()]
+    return [[name, *(f"{one[key]:,}" for one in counted)] for key, name in COUNT_LABELS.items()]
 
 
 def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
     """Return the page of a training: counts at the start and the end, and the loss.
 
-    MissingFile where it has not ended or has no recording; CorruptFile or NoEmbedding for other files.
+    Raises MissingFile if it has not ended or was not recorded; CorruptFile or NoEmbedding for bad files.
     """
     if manifest["status"] not in ENDED:
         raise MissingFile(f"{folder} holds a training that is {manifest['status']}; finish it with --resume first")
     history = History.open(folder)
     with reading(folder / OUTCOME, "the outcome of a training"):
         rows = _rows(_states(folder, history))
-    with reading(folder / METRICS, "the metrics of a training"):
-        metrics = pl.read_parquet(folder / METRICS, columns=["step", "loss"]).drop_nulls()
+    with reading(folder / METRICS_FILE, "the metrics of a training"):
+        metrics = pl.read_parquet(folder / METRICS_FILE, columns=["step", "loss"]).drop_nulls()
         metrics = metrics.filter((metrics["step"] > 0) & metrics["loss"].is_finite())
         loss = metrics["loss"].to_list()
         summary = {
@@ -59,31 +59,35 @@ def training_page(folder: Path, manifest: dict[str, Any]) -> Page:
     with reading(folder / "manifest.json", "the manifest of a training"):
         words = page_words("train", **manifest["parameters"])
     remarks = lines_of("training", history=history, loss=loss, diverged=manifest["status"] == "diverged")
-    return Page(**words, rows=rows, remarks=remarks, pictures=pictures, files=[FILE, METRICS, "corpus.json"])
+    return Page(
+        **words, rows=rows, remarks=remarks, pictures=pictures, files=[HISTORY_FILE, METRICS_FILE, "corpus.json"]
+    )
 
 
 def _states(folder: Path, history: History) -> list[dict[str, dict[str, int]]]:
-    """Return the first and the last state as the training counted them; a version that wrote no counts is counted."""
+    """Return counts of the first and the last state as the training wrote them; an earlier version wrote none."""
     path = folder / OUTCOME
     if not path.is_file():
         unseen = np.array(history.unseen or (), np.int64)
         ends = (words for _, words in history.words((0, history.n_rows - 1)))
         return [{"all": counts(words), "unseen": counts(words[unseen])} for words in ends]
     first, last = json.loads(path.read_text("utf-8"))["states"]
-    return [{of: {key: int(state[of][key]) for key in COUNTS} for of in ("all", "unseen")} for state in (first, last)]
+    return [
+        {of: {key: int(state[of][key]) for key in COUNT_LABELS} for of in ("all", "unseen")} for state in (first, last)
+    ]
 
 
 def statistics(records: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """Return `mean_of` each column, over the replicas that ended."""
     ended = records.filter(records["status"] == "complete")
-    columns = [*(f"{of}{key}" for of in COLUMNS for key in COUNTS), *OTHERS]
+    columns = [*(f"{of}{key}" for of in COUNT_PREFIXES for key in COUNT_LABELS), *OTHERS]
     return {name: row for name in columns if (row := mean_of(ended[name].drop_nulls()))}
 
 
 def mean_of(values: pl.Series) -> dict[str, Any] | None:
-    """Return n, mean, sample standard deviation, Student's 95% interval of the mean, and range; None of no values.
+    """Return n, mean, sample standard deviation, Student's 95% interval of the mean, and range; None for no values.
 
-    The interval is null for fewer than two, and supposes that replicas are normal.
+    The interval assumes a normal distribution, and is None for a single value.
     """
     from scipy.special import stdtrit
 
@@ -97,7 +101,7 @@ def mean_of(values: pl.Series) -> dict[str, Any] | None:
 
 
 def spread(row: dict[str, Any] | None) -> str:
-    """Return mean and standard deviation, to the digits that the latter has."""
+    """Format mean and standard deviation, with two digits of the latter."""
     if row is None:
         return ""
     if not row["std"]:
@@ -107,13 +111,13 @@ def spread(row: dict[str, Any] | None) -> str:
 
 
 def cells(records: pl.DataFrame) -> list[list[str]]:
-    """Return the counts for people: name, then all and unseen tokens at the start, and at the end."""
+    """Return `_rows` of replicas: means with their standard deviations."""
     rows = statistics(records)
-    return [[name, *(spread(rows.get(f"{of}{key}")) for of in COLUMNS)] for key, name in COUNTS.items()]
+    return [[name, *(spread(rows.get(f"{of}{key}")) for of in COUNT_PREFIXES)] for key, name in COUNT_LABELS.items()]
 
 
 def sentences(records: pl.DataFrame) -> list[str]:
-    """Return the sentences that complete the table."""
+    """Return the sentences below the table."""
     ended = records.filter(records["status"] == "complete")
     return lines_of(
         "replicas",
@@ -129,7 +133,7 @@ def sentences(records: pl.DataFrame) -> list[str]:
 
 
 def print_replicas(records: pl.DataFrame, to: Console) -> None:
-    """Print where the replicas started and ended, with their spread."""
+    """Print counts of the replicas at start and end, with their spread."""
     values = {"rows": cells(records), "sentences": sentences(records)}
     print_text("replicas", to, last=int(records["steps"].max() or 0), **values)  # type: ignore[arg-type]
 
@@ -147,23 +151,22 @@ def replicas_json(run: Path, records: pl.DataFrame) -> dict[str, Any]:
 
 
 def replicas_plot(records: Records, curves: pl.DataFrame) -> Plot:
-    """Draw C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
-    columns = ("n_black_holes", "black_hole_population", "n_unique", "largest_bh")
+    """Plot C, P, unique rows and largest black hole against the step: replicas thin, their mean thick."""
     titles = {**TITLES, "largest_bh": "tokens in the largest black hole"}
     n = curves["seed"].n_unique()
     thin = {"width": 0.8, "alpha": max(0.12, 0.6 / n**0.5), "stepped": True}
     x = step_axis(curves["step"].unique().sort().to_numpy())
     panels = []
-    for column in columns:
+    for column in ("n_black_holes", "black_hole_population", "n_unique", "largest_bh"):
         series = []
         for tokens in ("all", "unseen"):
             frame = curves.filter(curves["tokens"] == tokens)
             look = {key: value for key, value in LOOKS[tokens].items() if key != "width"}
             for _, one in frame.group_by("seed", maintain_order=True):
-                series.append(Series(x=one["step"], y=one[column], **look, **thin))
+                series.append(Curve(x=one["step"], y=one[column], **look, **thin))
             mean = frame.group_by("step").agg(pl.col(column).mean()).sort("step")
             label = f"{tokens} tokens"
-            series.append(Series(x=mean["step"], y=mean[column], label=label, **look, width=1.8, stepped=True))
+            series.append(Curve(x=mean["step"], y=mean[column], label=label, **look, width=1.8, stepped=True))
         y = Axis(ends=(0, top_of(series, 1)), whole=True)
         panels.append(Panel(title=titles[column], x=x, y=y, series=series))
     caption = "\n".join(lines_of("replicas_caption", n=n, parameters=records.manifest["parameters"]))

@@ -18,7 +18,7 @@ from ..text import shorten
 SCHEMA_VERSION = 1
 UNFINISHED = ("running", "interrupted")
 MANIFEST = {"status": str, "parameters": dict, "seed": int, "packages": dict, "inputs": list}
-# How a run is repeated, and from where; its records do not depend on it.
+# The command that repeats a run, and paths of its inputs; its records do not depend on them.
 REPEATING = ("command", "no_command", "base", "paths")
 
 
@@ -89,13 +89,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def fixed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries that a run and its continuation have in common."""
+    """Return the entries that a run and its continuation must share."""
     return {key: value for key, value in manifest.items() if key not in ("status", *REPEATING)}
 
 
 @machine_errors()
 def check_folder(folder: Path, ours: Sequence[str]) -> None:
-    """Raise RunFolderRefused rather than write among files that are neither a run's nor ours."""
+    """Raise RunFolderRefused for a folder with files, none of them a run's or one of `ours`."""
     if folder.exists() and not folder.is_dir():
         raise RunFolderRefused(f"{folder} is a file; choose another --out")
     names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 (names, not paths)
@@ -106,33 +106,29 @@ def check_folder(folder: Path, ours: Sequence[str]) -> None:
 
 
 def take_folder(folder: str | Path, files: Sequence[str]) -> list[Path]:
-    """Make a folder for the files of one measurement and return their paths; raises as `check_folder`.
-
-    The last file says that the others belong together: one of an earlier measurement is removed first.
-    """
+    """Make a folder for the files of one measurement and return their paths; raises as `check_folder`."""
     folder = Path(folder)
     check_folder(folder, files)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in files]
-    paths[-1].unlink(missing_ok=True)
+    paths[-1].unlink(missing_ok=True)  # the last file marks a measurement as complete
     return paths
 
 
 class Folder:
-    """A folder that one process at a time works in, with a manifest that has no times and no machine in it."""
+    """A folder that one process at a time works in, with a manifest that names no times and no machine."""
 
-    adopted: ClassVar[tuple[str, ...]] = REPEATING  # a continuation takes these from the manifest of its beginning
+    adopted: ClassVar[tuple[str, ...]] = REPEATING  # entries that a continuation takes from the first manifest
 
     @machine_errors()
     def __init__(self, path: str | Path, manifest: dict[str, Any], *, resume: bool = False) -> None:
         """Take the folder for this run, or for its continuation.
 
-        Raises RunFolderRefused where it is in use, or holds other files, another run, or (without `resume`) this one;
-        CorruptFile where a file in it is damaged.
+        Raises RunFolderRefused where it is in use or holds other files or runs, CorruptFile where one is damaged.
         """
         self.path = Path(path)
         self.manifest = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **manifest}))
-        self.is_migrated = False  # whether a manifest of an earlier version gave way to ours
+        self.is_migrated = False  # whether a manifest of an earlier version was replaced by ours
         self._lock: int | None = None
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderRefused(f"{self.path} is a file; choose another --out")
@@ -176,7 +172,7 @@ class Folder:
         self.set_status(self.manifest["status"])
 
     def _go_on_from(self, old: dict[str, Any], resume: bool) -> None:
-        """Make the manifest that of the continuation of a run, which it must equal but for what it adopts."""
+        """Continue the run of an old manifest, which must equal ours in all but the adopted entries."""
         self.is_migrated = not self.manifest.keys() - {"no_command"} <= old.keys()
         adopted = [key for key in self.adopted if key in old and not (self.is_migrated and key in REPEATING)]
         wanted = {**self.manifest, **{key: old[key] for key in adopted}}
@@ -187,7 +183,7 @@ class Folder:
         self.manifest = {**wanted, "status": "running" if old["status"] in UNFINISHED else old["status"]}
 
     def _prepare(self) -> None:
-        """Make or check the rest of a folder that is ours."""
+        """Make or check the rest of the folder, once it is taken."""
 
     def set_status(self, status: str) -> None:
         """Write the manifest with this status: running, interrupted, complete, or diverged (a training)."""
@@ -195,7 +191,7 @@ class Folder:
         write_json(self.path / "manifest.json", self.manifest)
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -204,7 +200,7 @@ class Folder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # An exception, or a caller that stopped asking for records: the run can go on another day.
+        # After an exception, or when the caller stops asking for records, the run can be resumed.
         if self.manifest["status"] == "running":
             with contextlib.suppress(DiskFull, InvalidInput):  # the exception that ends the run says more
                 self.set_status("interrupted")

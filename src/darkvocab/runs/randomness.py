@@ -1,6 +1,6 @@
-"""Give each trial random numbers of its own: a counter-based generator for each seed, purpose, point and trial.
+"""Give each trial its own random numbers: a counter-based generator for each seed, purpose, point and trial.
 
-The notebooks draw from one stream instead: torch's global CPU generator, in their order.
+The notebooks instead draw everything from one stream, torch's global CPU generator.
 """
 
 import numpy as np
@@ -9,12 +9,12 @@ from jaxtyping import Float32
 from ..errors import InvalidInput
 from ..extras import import_torch
 
-NOISE, BASE, SAMPLE = 0, 1, 2  # purposes of a generator: streams of the same task never meet
+NOISE, BASE, SAMPLE = 0, 1, 2  # purposes of a generator: their streams never overlap
 SEED_LIMIT = 2**64
 
 
 def check_seed(seed: int) -> int:
-    """Return the seed; an InvalidInput where not 0 <= seed < 2**64."""
+    """Return the seed; raise InvalidInput unless 0 <= seed < 2**64."""
     if not 0 <= seed < SEED_LIMIT:
         raise InvalidInput(f"seed must be from 0 to 2**64 - 1, got {seed}")
     return seed
@@ -33,12 +33,11 @@ def generator(seed: int, point: int, trial: int, *, purpose: int = NOISE) -> np.
 class NotebookStream:
     """One stream for a whole experiment, as after ``torch.manual_seed(seed)``, without touching torch's global state.
 
-    Bit for bit the notebooks' numbers on the CPU: ``torch.randn`` fills float32 tensors of 16 elements and more by
-    another rule than smaller ones, so draws must have the notebooks' shapes.
+    The notebooks' numbers, bit for bit, for draws of their shapes: ``torch.randn`` fills small tensors in another way.
     """
 
     def __init__(self, seed: int, state: bytes | None = None) -> None:
-        """Start the stream, or go on from a `state` of it."""
+        """Start the stream, or continue it from a `state`."""
         torch = import_torch("--sampler notebook")
         self._torch = torch
         self._generator = torch.Generator(device="cpu").manual_seed(seed)
@@ -47,14 +46,14 @@ class NotebookStream:
 
     @property
     def state(self) -> bytes:
-        """State of the stream: a stream made from it goes on from there."""
+        """State of the stream, from which another can continue."""
         return bytes(self._generator.get_state().numpy())
 
     def noise(self, *shape: int) -> Float32[np.ndarray, " ..."]:
-        """``torch.randn(*shape)``, float32."""
+        """Draw ``torch.randn(*shape)``, float32."""
         return self._torch.randn(*shape, generator=self._generator, dtype=self._torch.float32).numpy()
 
     def base(self, kind: str, dim: int) -> Float32[np.ndarray, " dim"]:
-        """``torch.randn(dim)``; for "random-unit" divided by its norm as torch computes it."""
+        """Draw ``torch.randn(dim)``; for "random-unit" divide it by its norm, as torch computes it."""
         vector = self._torch.randn(dim, generator=self._generator, dtype=self._torch.float32)
         return (vector / vector.norm() if kind == "random-unit" else vector).numpy()

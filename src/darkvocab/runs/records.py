@@ -1,4 +1,4 @@
-"""Typed rows and the run folder: what an experiment leaves behind, landed whole, resumable to the same bytes."""
+"""Write and read the records of an experiment in its run folder, which can be resumed to the same bytes."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ if TYPE_CHECKING:
     import polars as pl
 
 EXPECTED = "expected.parquet"  # of a sweep: its census in closed form, along sigma
-CURVES = "curves.parquet"  # of replicas: the way to their records
+CURVES = "curves.parquet"  # of replicas: their census along the steps
 PLAIN_CSV = 250_000  # with more records the CSV is compressed: a million would take 300 MB
-# Its number, and a hash of the run, this number and its bytes; earlier versions merged parts, the first and the last
-# of which are named.
+# The part's number and a hash of the run, the number and the bytes. Earlier versions merged parts: first and last.
 NAME = re.compile(r"part-(\d{6,})(?:-(\d{6,}))?-[0-9a-f]{16}\.parquet")
-MERGED_PARTS = 64  # that earlier versions merged into one file at most
+MERGED_PARTS = 64  # most parts that earlier versions merged into one file
 MERGED_RECORDS = 1 << 18
-ROW_GROUP = 1 << 16  # records of a row group, and of what is written or read of the final files at a time
-WITHOUT = {  # records
+ROW_GROUP = 1 << 16  # records of a row group, which are written or read at a time
+WITHOUT_RECORDS = {  # experiments, and what their folders hold instead
     "train": "a training, which has a recording",
     "record": "a recorded training, which evolve takes,",
     "corpus": "counts, which scan --counts takes,",
@@ -60,13 +59,13 @@ def reading(path: Path, what: str = "the records of a run") -> Iterator[None]:
 
 
 def csv_text(text: str) -> str:
-    """Return text that a spreadsheet shows and does not execute: control characters escaped, no formula in front."""
+    """Return text that no spreadsheet takes for a formula, with control characters escaped."""
     text = printable(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def csv_bytes(frame: pl.DataFrame, *, header: bool = True) -> bytes:
-    """Return a frame as CSV: shortest floats that read back the same, missing values empty, texts made harmless."""
+    """Return a frame as CSV: floats read back exactly, missing values are empty, texts as `csv_text`."""
     import polars as pl
 
     for name in (name for name, dtype in frame.schema.items() if dtype == pl.String):
@@ -76,17 +75,16 @@ def csv_bytes(frame: pl.DataFrame, *, header: bool = True) -> bytes:
 
 
 def write_csv(path: str | Path, frame: pl.DataFrame, *sources: str | Path) -> None:
-    """Write a frame as CSV, not over a source that it was made of; raises as `check_place` and `write_whole`."""
+    """Write a frame as CSV, but never over one of its sources; raises as `check_place` and `write_whole`."""
     for source in sources:
         check_place(path, source)
     write_whole(Path(path), csv_bytes(frame))
 
 
 def record_types(file: Path, module: str) -> Iterator[Any]:
-    """Make the types of records that a TOML file lists, for a module: frozen dataclasses of these columns.
+    """Make the record types that a TOML file lists, for a module: frozen dataclasses with a field for each column.
 
-    Each column has Python's type and, where the name does not say it, a meaning; help() shows both. What is "shared"
-    stands for a group of columns that several types have.
+    Each column has a Python type and may have an explanation; "shared" stands for columns that several types have.
     """
     tables = tomllib.loads(file.read_text("utf-8"))
     shared = tables.pop("shared", {})
@@ -98,7 +96,8 @@ def record_types(file: Path, module: str) -> Iterator[Any]:
         fields = [(column, kind) for column, (kind, *_) in columns.items()]
         row = make_dataclass(name, fields, frozen=True, kw_only=True)
         meanings = (f"{column} : {'; '.join(of)}" for column, of in columns.items())
-        row.__module__, row.__doc__ = module, "\n".join([about, "", "Columns", "-------", *meanings])
+        row.__module__ = module
+        row.__doc__ = "\n".join([about, "", "Columns", "-------", *meanings])
         yield row
 
 
@@ -117,22 +116,18 @@ def frame_of(row: type[Row], records: Sequence[Row]) -> pl.DataFrame:
 
 
 def frame_of_columns(row: type, /, **columns: Any) -> pl.DataFrame:
-    """Return records of one type as a polars frame, from all values of each field: a list or an array."""
+    """Return records of one type as a polars frame, from a list or an array of values for each field."""
     import polars as pl
 
     return pl.DataFrame(columns, schema=_schema(row))
 
 
 def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
-    """Write frames of records of one type as Parquet, a few in memory at a time; raises as `landing`.
-
-    Row groups have a fixed number of records, so that the bytes depend neither on how the records are cut into frames
-    nor on the number of threads.
-    """
+    """Write frames of records as Parquet in fixed row groups: bytes do not depend on frames. Raises as `landing`."""
     import polars as pl
     from polars.io.plugins import register_io_source
 
-    # All columns and rows are asked for, so that what else polars passes has nothing to say.
+    # All columns and rows are wanted, so that the arguments that polars passes can be ignored.
     source = register_io_source(lambda *_: iter(frames), schema=_schema(row))
     with landing(path) as file:
         try:
@@ -145,7 +140,7 @@ def write_frames(path: Path, row: type, frames: Iterable[pl.DataFrame]) -> None:
 
 
 def write_table(path: Path, frame: pl.DataFrame, **metadata: str) -> None:
-    """Write a frame as Parquet, through memory: of a full disk polars makes its own error. Raises as `landing`."""
+    """Write a frame as Parquet, through memory: polars would hide a full disk. Raises as `landing`."""
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression="zstd", metadata=metadata or None)
     write_whole(path, buffer.getvalue())
@@ -178,10 +173,7 @@ class Part(NamedTuple):
 
 
 class Parts:
-    """The landed parts of a run, listed by their names; the content of one is checked when it is read.
-
-    A part has `records_per_part` records, the last one what is left.
-    """
+    """The landed parts of a run, of `records_per_part` records each, the last of the rest; checked when read."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         """List the parts of a run folder; CorruptFile where its manifest is not of records."""
@@ -205,7 +197,7 @@ class Parts:
         """Return the part of this name, if it is one that this run would have written."""
         if not (match := NAME.fullmatch(name)):
             return None
-        first, last = int(match[1]), int(match[2] or match[1])
+        first, last = (int(number) for number in (match[1], match[2] or match[1]))
         block = min(MERGED_PARTS, MERGED_RECORDS // self.size)
         is_ours = match[2] is None or (block > 1 and first % block == 0 and last == first + block - 1)
         return Part(first, last, self.folder / name) if is_ours and last < self.n_parts else None
@@ -226,16 +218,16 @@ class Parts:
                 yield part
 
     def n_records_of(self, part: Part) -> int:
-        """Return the number of records that a part has."""
+        """Return the number of records of a part."""
         return min((part.last + 1) * self.size, self.n_records) - part.first * self.size
 
     @property
     def n_landed(self) -> int:
-        """Records that have landed."""
+        """Number of records that have landed."""
         return sum(self.n_records_of(part) for part in self)
 
     def _seal(self, span: str, content: bytes) -> str:
-        """Hash the run, the part's numbers and its bytes: a part whose name does not bear it is not parsed."""
+        """Hash the run, the part's numbers and its bytes; only a part with this hash in its name is parsed."""
         return hashlib.sha256(self._identity + f"\n{span}\n".encode() + content).hexdigest()[:16]
 
     def read(self, part: Part) -> pl.DataFrame:
@@ -272,20 +264,16 @@ class Parts:
 class RunFolder(Folder, Generic[Row]):
     """A folder that one process at a time fills with records, in numbered parts.
 
-    `manifest.json`, `records/part-*.parquet`; at the end `records.parquet` and `records.csv`. The manifest has no times
-    and no machine in it: a run that was killed and resumed ends with the bytes of one that was not. One part at a time
-    is in memory.
+    It has `manifest.json`, `records/part-*.parquet`, and at the end `records.parquet` and `records.csv`: the same bytes
+    whether or not the run was killed and resumed. One part at a time is in memory.
     """
 
-    adopted = (*REPEATING, "records_per_part")  # into how many parts a run is cut does not change its records
+    adopted = (*REPEATING, "records_per_part")  # the size of parts does not change records
 
     def __init__(
         self, path: str | Path, row: type[Row], manifest: dict[str, Any], *, records_per_part: int, resume: bool = False
     ) -> None:
-        """Take the folder for this run, or for its continuation, which keeps the `records_per_part` of its beginning.
-
-        Raises as `Folder`.
-        """
+        """Take the folder for this run, or continue it with its first `records_per_part`; raises as `Folder`."""
         self.row = row
         super().__init__(path, {**manifest, "records_per_part": records_per_part}, resume=resume)
 
@@ -308,10 +296,7 @@ class RunFolder(Folder, Generic[Row]):
         return [self.row(**values) for values in self.parts.read_number(number).iter_rows(named=True)]
 
     def finish(self) -> None:
-        """Write `records.parquet` and the CSV from the parts, and call the run complete.
-
-        A part that is not this run's, or another file among them, is a CorruptFile.
-        """
+        """Write all records as Parquet and CSV, and set the status to complete; CorruptFile for foreign parts."""
         if foreign := sorted({item.name for item in self.parts.folder.iterdir()} - self.parts.names):
             raise CorruptFile(f"{self.parts.folder} holds {', '.join(foreign[:4])}, no part of this run; move it away")
         write_frames(self.path / "records.parquet", self.row, self._frames())
@@ -330,19 +315,16 @@ class RunFolder(Folder, Generic[Row]):
 
 
 class Records:
-    """The records of a run, finished or not, piece by piece: what had landed when this was made.
-
-    Takes no lock and writes nothing: the run may be going on. Every part's seal is checked whenever it is read.
-    """
+    """The records of a run that had landed when this was made, read in pieces without a lock: it may be going on."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Open the records; MissingFile where no run is, CorruptFile for what cannot be read."""
+        """Open the records; MissingFile where there is no run, CorruptFile where it cannot be read."""
         import polars as pl
 
         folder = Path(folder)
         self.manifest = read_manifest(folder)
-        if self.manifest.get("experiment") in WITHOUT:
-            raise MissingFile(f"{folder} holds {WITHOUT[self.manifest['experiment']]} and no records")
+        if self.manifest.get("experiment") in WITHOUT_RECORDS:
+            raise MissingFile(f"{folder} holds {WITHOUT_RECORDS[self.manifest['experiment']]} and no records")
         self._parts = Parts(folder, self.manifest)
         self._landed = list(self._parts)
         self._path = folder / "records.parquet"
@@ -360,10 +342,7 @@ class Records:
             self.schema = dict(self._parts.read(self._landed[0]).schema)
 
     def frames(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
-        """Yield records in order, at most 2**16 at a time (or one part, where that is more).
-
-        A part that is not this run's, or records that cannot be read, are a CorruptFile.
-        """
+        """Yield records in order, at most 2**16 or one part at a time; CorruptFile where they cannot be read."""
         columns = list(self.schema) if columns is None else list(columns)
         if self._file is None:
             yield from (self._parts.read(part).select(columns) for part in self._landed)
@@ -377,7 +356,7 @@ class Records:
         return self.n_landed
 
     def __getitem__(self, name: str) -> pl.Series:
-        """Return one column of all the records that had landed, as a frame in memory would."""
+        """Return one column of all records that had landed."""
         import polars as pl
 
         frames = [pl.DataFrame(schema={name: self.schema[name]}), *self.frames([name])]
@@ -385,7 +364,7 @@ class Records:
 
 
 def _nameable(path: Path) -> Path | IO[bytes]:
-    """Return the path; or the content, where the name is not UTF-8 and polars cannot spell it."""
+    """Return the path, or the content where the path is not UTF-8, as polars needs it."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:

@@ -1,7 +1,6 @@
-"""How does such structure arise?
+"""Snowballs, base vectors with noise that are rounded to a grid: draw, sweep, count, predict and fit them.
 
-Base vectors with noise, rounded: drawn, swept, counted, expected in closed form and fitted. A `Sweep`,
-`Trials` or `Questions` is the settings of a run; `records`, `frame` and `land` run it.
+A `Sweep`, `Trials` or `Questions` holds the settings of a run; `records`, `frame` and `land` run it.
 """
 
 import lazy_loader

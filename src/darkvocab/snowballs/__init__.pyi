@@ -18,6 +18,6 @@ from .run import frame as frame
 from .run import land as land
 from .run import records as records
 from .settings import parse_sigmas as parse_sigmas
-from .snowball import Cloud as Cloud
+from .snowball import DrawnCloud as DrawnCloud
 from .snowball import Snowball as Snowball
 from .snowball import SnowballLaw as SnowballLaw

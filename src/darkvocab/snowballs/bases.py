@@ -25,9 +25,9 @@ DEFAULT_DIM = 2560
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Base:
-    """A vector, and where it comes from; equal to another of the same name and numbers."""
+    """A base vector with its origin; two are equal if their names and numbers are."""
 
-    name: str  # a built-in's, or the file's
+    name: str  # of a built-in or drawn base, or of the file
     vector: Float[np.ndarray, " dim"] = field(repr=False)
     kind: str = "array"  # or "built-in", "drawn", "file"
     path: Path | None = None
@@ -45,14 +45,14 @@ class Base:
 
     @property
     def option(self) -> str:
-        """The value of ``--base`` that loads it; of an array there is none."""
+        """Value of ``--base`` that loads it (an array has none)."""
         if self.path is None:
             return self.name
         text = str(self.path)
-        return f"./{text}" if text in (*FIXED, *DRAWN) else text
+        return f"./{text}" if text in (*BUILT_IN_BASES, *DRAWN_BASES) else text
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a manifest keeps: its kind; a file's path, an array's numbers."""
+        """Return the entry of a manifest: the kind, and the path of a file or the numbers of an array."""
         kept: dict[str, Any] = {"kind": self.kind}
         if self.kind == "file":
             kept["path"] = str(self.path)
@@ -63,73 +63,71 @@ class Base:
 
 @cache
 def recorded() -> dict[str, Any]:
-    """Return the recorded figures of Qwen3-4B's black holes."""
+    """Return the published figures of Qwen3-4B's black holes."""
     return json.loads(resources.files(__package__).joinpath("data/qwen3_4b.json").read_text("utf-8"))
 
 
 def qwen3_4b() -> Float32[np.ndarray, " dim"]:
-    """Return the row of Qwen3-4B's largest black hole as far as it is recorded, in bfloat16.
+    """Return the row of Qwen3-4B's largest black hole, reconstructed in bfloat16: 2,560 components.
 
-    Every recorded word and exponent, the whole exponent histogram, and norm, mean and extremes of
-    the original; the exponents' places, the other mantissas and the signs were drawn from a fixed
-    seed. 2,560 components.
+    Recorded bit patterns, the histogram of exponents, norm, mean and extremes are the original's.
+    Where each exponent stands, the other mantissas and the signs were drawn from a fixed seed.
     """
     return _stored("qwen3_4b")
 
 
 def qwen3_4b_centred() -> Float32[np.ndarray, " dim"]:
-    """Return a vector with the published statistics of the notebooks' centroid, off the lattice.
+    """Return a vector off the grid with the published statistics of the notebooks' centroid: 2,560 components.
 
-    Percentiles of the magnitudes, norm, mean, median, smallest and largest component are the
-    original's; places and signs were drawn from a fixed seed. Magnitudes between percentiles are
-    interpolated, above the median on a power scale whose exponent the norm sets. 2,560 components.
+    Percentiles of the magnitudes, norm, mean, median and extremes are the original's; order and signs
+    were drawn from a fixed seed. Magnitudes between percentiles are interpolated, above the median
+    on a power scale whose exponent is chosen for the norm.
     """
     return _stored("qwen3_4b_centred")
 
 
 def _stored(name: str) -> Float32[np.ndarray, " dim"]:
-    """Load a vector from the package; `tests/importable/base_recipes.py` makes it anew."""
+    """Load a vector from the package; `tests/importable/base_recipes.py` generates it."""
     with resources.files(__package__).joinpath(f"data/{name}.npy").open("rb") as file:
         return np.load(file)
 
 
 def random(dim: int, seed: int, point: int = 0) -> Float32[np.ndarray, " dim"]:
-    """Standard normal components, rounded to float32."""
+    """Draw standard normal components, rounded to float32."""
     return generator(seed, point, 0, purpose=BASE).standard_normal(dim).astype(np.float32)
 
 
 def random_unit(dim: int, seed: int, point: int = 0) -> Float32[np.ndarray, " dim"]:
-    """A uniformly random direction of norm 1, in float32."""
+    """Draw a uniformly random direction of norm 1, in float32."""
     vector = random(dim, seed, point)
     return vector / np.linalg.norm(vector)
 
 
-FIXED = {"qwen3-4b": qwen3_4b, "qwen3-4b-centred": qwen3_4b_centred}
-DRAWN = {"random": random, "random-unit": random_unit}
+BUILT_IN_BASES = {"qwen3-4b": qwen3_4b, "qwen3-4b-centred": qwen3_4b_centred}
+DRAWN_BASES = {"random": random, "random-unit": random_unit}
 
 
 def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, seed: int = 0, point: int = 0) -> Base:
-    """Load the base vector of this name, from this file, or of this array.
+    """Load a base vector by name, from a file, or from an array.
 
-    Raises as `open_source`; CorruptFile for NaN or infinity, too, and InvalidInput for no vector in
-    the file, several without one named `centroid`, or a size other than `dim`.
+    Raises as `open_source`; CorruptFile also for NaN or infinity; InvalidInput for a file without a
+    vector, or with several of which none is named `centroid`, or a size other than `dim`.
 
     Parameters
     ----------
     spec : "qwen3-4b", "qwen3-4b-centred", "random", "random-unit"; a `.safetensors` file with a 1-D
-        float tensor (key `centroid` preferred) or a 1-D `.npy`; or an array; or a `Base`, as it is
-    dim : its size; needed by none, must agree with a vector that has its own (drawn: 2,560 by
-        default)
-    seed, point : of the drawn ones
+        float tensor (key `centroid` preferred) or a 1-D `.npy`; an array; or a `Base`
+    dim : number of components of a drawn base, by default 2,560; checked for all others
+    seed, point : of a drawn base
     """
+    if isinstance(spec, str) and spec in DRAWN_BASES:
+        return Base(name=spec, vector=DRAWN_BASES[spec](dim or DEFAULT_DIM, seed, point), kind="drawn")
     if isinstance(spec, Base):
         base = spec
     elif isinstance(spec, np.ndarray):
         base = Base(name="array", vector=np.asarray(spec, np.float64 if spec.dtype == np.float64 else np.float32))
-    elif spec in DRAWN:
-        return Base(name=str(spec), vector=DRAWN[str(spec)](dim or DEFAULT_DIM, seed, point), kind="drawn")
-    elif spec in FIXED:
-        base = Base(name=str(spec), vector=FIXED[str(spec)](), kind="built-in")
+    elif spec in BUILT_IN_BASES:
+        base = Base(name=str(spec), vector=BUILT_IN_BASES[str(spec)](), kind="built-in")
     else:
         base = _read(Path(spec))
     if base.vector.ndim != 1 or not base.vector.size:
@@ -144,7 +142,7 @@ def load_base(spec: str | Path | np.ndarray | Base, dim: int | None = None, *, s
 
 def _read(path: Path) -> Base:
     if not path.exists():
-        names = ", ".join([*FIXED, *DRAWN])
+        names = ", ".join([*BUILT_IN_BASES, *DRAWN_BASES])
         raise MissingFile(f"no base {str(path)!r}: neither built in ({names}) nor a file")
     vectors = {n: t for n, t in open_source(path).tensors.items() if t.is_float and not t.block and len(t.shape) == 1}
     if not vectors:
@@ -162,12 +160,12 @@ def _read(path: Path) -> Base:
 
 
 def is_drawn(spec: Any) -> bool:
-    """Return whether a base, or what names one, is drawn from a run's seed."""
-    return spec.kind == "drawn" if isinstance(spec, Base) else isinstance(spec, str) and spec in DRAWN
+    """Say whether a base, or the base of this name, is drawn from a run's seed."""
+    return spec.kind == "drawn" if isinstance(spec, Base) else isinstance(spec, str) and spec in DRAWN_BASES
 
 
 def varying_words() -> UInt16[np.ndarray, "holes dim"]:
-    """Words of Qwen3-4B's 13 black holes: the built-in base, recorded words where they differ."""
+    """Return the bit patterns of Qwen3-4B's 13 black holes: the built-in base with the recorded differences."""
     rows = np.tile(encode(qwen3_4b(), "bfloat16"), (13, 1))
     for dim, words in recorded()["varying_words"]["dims"].items():
         rows[:, int(dim)] = words

@@ -1,4 +1,4 @@
-"""Expect: the census of snowballs in closed form, without drawing any; and a finished run, held against it."""
+"""Compute the expected census of snowballs in closed form, and compare the records of a run with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..numerics.grouping import n_cores
 from ..runs.folder import SCHEMA_VERSION
 from ..runs.records import Records, frame_of, record_types
 from ..text import Shown, printable
-from .bases import DRAWN
+from .bases import DRAWN_BASES
 from .settings import Points, base_of
 from .snowball import SENTENCES
 from .theory import Occupancy
@@ -27,15 +27,14 @@ from .theory import Occupancy
 if TYPE_CHECKING:
     import polars as pl
 
-MOST_POINTS, FEWEST_POINTS = 80, 40  # of a curve
-COUNTED = "n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs"
+FEWEST_SIGMAS, MOST_SIGMAS = 40, 80  # of a curve
 Expected, Compared = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 class Expect(Points):
-    """The settings of an expectation, checked as a sweep's are; iterate over it for its points.
+    """Settings of an expectation, checked as those of a sweep; iterating over it yields an `Expected` for each sigma.
 
-    `distribution` is gaussian, laplace or uniform; `n_tokens` from 1 to 1e15 at the same cost.
+    `distribution` is gaussian, laplace or uniform; `n_tokens` may be 1 to 1e15 at the same cost.
     """
 
     def __post_init__(self) -> None:
@@ -54,13 +53,13 @@ class Expect(Points):
 
     def _at(self, point: int, sigma: float) -> Any:
         law = self.law(self.base_at(point).vector, sigma)
-        ulp = self.median_ulp(law)
         occupancy = law.occupancy(self.n_tokens)
         low, high = occupancy.largest_group
-        moments = {"unique_vectors": occupancy.n_unique} | {name: getattr(occupancy, name) for name in COUNTED}
+        counted = ("n_black_holes", "black_hole_population", "n_singletons", "coincident_pairs")
+        moments = {"unique_vectors": occupancy.n_unique} | {name: getattr(occupancy, name) for name in counted}
         return Expected(
             sigma=sigma,
-            sigma_over_median_ulp=sigma / ulp,
+            sigma_over_median_ulp=sigma / self.median_ulp(law),
             **{name: moment.mean for name, moment in moments.items()},
             **{f"{name}_std": moment.std for name, moment in moments.items()},
             largest_bh_low=low,
@@ -76,7 +75,7 @@ class Expect(Points):
 
 
 def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
-    """Yield the `Expected` census of snowballs, at each sigma (weight units): exact, with standard deviations.
+    """Yield the `Expected` census of snowballs at each sigma (weight units): exact means and standard deviations.
 
     The `settings` are those of `Expect`.
 
@@ -91,7 +90,7 @@ def expect(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
 
 
 def along(sigmas: Iterable[float]) -> list[float]:
-    """Return where to draw a curve over these sigma: at them or at 80 of them; of fewer than 40, between too.
+    """Return the sigmas of a curve: the given ones, at most 80 of them; between fewer than 40, further ones.
 
     Examples
     --------
@@ -99,19 +98,19 @@ def along(sigmas: Iterable[float]) -> list[float]:
     (80, [0.0, 1.0, 2.0])
     """
     given = np.unique(np.fromiter(sigmas, float))
-    if len(given) > MOST_POINTS:
-        return given[np.linspace(0, len(given) - 1, MOST_POINTS).round().astype(int)].tolist()
-    if 1 < len(given) < FEWEST_POINTS:
+    if len(given) > MOST_SIGMAS:
+        return given[np.linspace(0, len(given) - 1, MOST_SIGMAS).round().astype(int)].tolist()
+    if 1 < len(given) < FEWEST_SIGMAS:
         space = np.geomspace if 0 < 30 * given[0] < given[-1] else np.linspace
-        pieces = -(-FEWEST_POINTS // (len(given) - 1))
+        pieces = -(-FEWEST_SIGMAS // (len(given) - 1))
         given = np.unique([space(low, high, pieces + 1) for low, high in pairwise(given)])
     return given.tolist()
 
 
-ALARM = 1e-6  # how often a simulation that is right is called wrong
-NORMAL = 5.0  # changes of a count expected over all trials from which a z-score says something
+FALSE_ALARM = 1e-6  # probability that a correct simulation is called wrong
+ENOUGH_CHANGES = 5.0  # expected changes of a count over all trials below which there is no z-score
 CHANCE_BEYOND_3 = math.erfc(3 / math.sqrt(2))
-STATISTICS = {  # of a sweep: its name in trials, and by how much one more pair of equal rows changes it
+STATISTICS = {  # names in sweeps: the name in trials, and the change by one more pair of equal rows
     "unique_vectors": ("n_unique", 1),
     "n_black_holes": ("n_black_holes", 1),
     "black_hole_population": ("black_hole_population", 2),
@@ -122,13 +121,12 @@ RUNS = "sweep", "trials"
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Agreement(Shown):
-    """A run beside theory: every comparison, and whether all of them together can be chance.
+    """Comparison of a run with theory: every statistic, and whether all deviations together can be chance.
 
-    A p-value is two-sided and meant to be no smaller than the truth, for rare events too: by
-    Bennett's inequality [1]_ a sum of bounded independent steps has no heavier tail than a Poisson
-    variable with the sum's variance in steps. Trials are independent; that the steps within one
-    count as so is an argument, not a proof. `p_value` is that of the least likely comparison times
-    their number (Bonferroni).
+    P-values are two-sided and conservative, for rare events too: by Bennett's inequality [1]_ a sum
+    of bounded independent steps has no heavier tail than a Poisson variable with the sum's variance
+    in steps. Trials are independent; treating the steps within a trial as independent is an argument,
+    not a proof. `p_value` is the smallest p-value times the number of comparisons (Bonferroni).
 
     References
     ----------
@@ -136,7 +134,7 @@ class Agreement(Shown):
     """
 
     expected: list[Any]  # of `Expected`
-    largest: list[float]  # at each sigma the mean population of the largest group, which theory knows bounds of
+    largest: list[float]  # mean population of the largest group at each sigma; theory gives only bounds
     comparisons: list[Any]  # of `Compared`
 
     @property
@@ -157,7 +155,7 @@ class Agreement(Shown):
 
     @property
     def agrees(self) -> bool:
-        return self.p_value >= ALARM
+        return self.p_value >= FALSE_ALARM
 
     def summary(self) -> dict[str, Any]:
         """Return the verdict on all comparisons together."""
@@ -165,7 +163,7 @@ class Agreement(Shown):
         return {
             "agrees": self.agrees,
             "p_value": self.p_value,
-            "false_alarm": ALARM,
+            "false_alarm": FALSE_ALARM,
             "n_compared": len(self.comparisons),
             "n_z": len(scores),
             "n_beyond_3": self.n_beyond_3,
@@ -176,7 +174,7 @@ class Agreement(Shown):
     _shown = summary
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON object (`docs/files.md`)."""
+        """Return the JSON object that `docs/files.md` describes."""
         pairs = zip(self.expected, self.largest, strict=True)
         points = [{**asdict(point), "largest_bh_simulated": mean} for point, mean in pairs]
         return {"agreement": self.summary(), "points": points, "comparisons": [asdict(row) for row in self.comparisons]}
@@ -184,7 +182,7 @@ class Agreement(Shown):
     def sentences(self) -> list[str]:
         """Return `summary` in words."""
         agrees = "agrees with theory" if self.agrees else "DOES NOT agree with theory"
-        facts = {"n": len(self.comparisons), "worst": self.worst, "p_value": self.p_value, "alarm": ALARM}
+        facts = {"n": len(self.comparisons), "worst": self.worst, "p_value": self.p_value, "alarm": FALSE_ALARM}
         words = [SENTENCES["agreement"].format(agrees=agrees, **facts)]
         if n := len(self.scores):
             facts = {"n": n, "n_beyond": self.n_beyond_3, "are": "is" if self.n_beyond_3 == 1 else "are"}
@@ -196,11 +194,11 @@ class Agreement(Shown):
 
 
 def agreement(run: str | Path) -> Agreement:
-    """Hold the records of a sweep or of trials, as many as have landed, against theory at their own settings.
+    """Compare the records that a sweep or trials have so far with theory at the same settings.
 
-    Raises MissingFile where there is no run, no record yet, or its base is gone; CorruptFile for a
-    manifest or records that cannot be read, or that contradict each other; InvalidInput for a run
-    that theory has nothing to say of, or a base that is another now.
+    Raises MissingFile if there is no run, no record yet, or no base file any more; CorruptFile for a
+    manifest or records that cannot be read, or contradict each other; InvalidInput for a run without
+    a theory, or a base that has changed.
     """
     records = Records(run)
     experiment = records.manifest.get("experiment")
@@ -222,10 +220,11 @@ def agreement(run: str | Path) -> Agreement:
 
 
 def compared(point: int, expected: Any, statistic: str, trials: int, simulated: float) -> Any:
-    """Compare one statistic of theory with the mean of these trials."""
-    mean, std = getattr(expected, statistic), getattr(expected, f"{statistic}_std")
-    step = STATISTICS[statistic][1]
-    # Far tails that theory neglects show once in 1e9 snowballs.
+    """Compare the expected value of a statistic with the mean of this many trials."""
+    mean = getattr(expected, statistic)
+    std = getattr(expected, f"{statistic}_std")
+    _, step = STATISTICS[statistic]
+    # The far tails that theory leaves out show once in 1e9 snowballs.
     changes = trials * max(std**2, 1e-9) / step**2
     away = trials * abs(simulated - mean) / step
     error = std / math.sqrt(trials)
@@ -238,7 +237,7 @@ def compared(point: int, expected: Any, statistic: str, trials: int, simulated: 
         std=std,
         simulated=simulated,
         standard_error=error,
-        z=(simulated - mean) / error if changes >= NORMAL else None,
+        z=(simulated - mean) / error if changes >= ENOUGH_CHANGES else None,
         p_value=min(1.0, 2 * float(gammainc(changes + away, changes))),
     )
 
@@ -246,7 +245,7 @@ def compared(point: int, expected: Any, statistic: str, trials: int, simulated: 
 def _means(
     folder: Path, records: Records, sigmas: Sequence[float]
 ) -> tuple[dict[str, list[float]], list[int], list[float]]:
-    """The mean of every statistic at each point, the number of trials, and the mean of the largest group."""
+    """Return the mean of every statistic at each point, the number of trials, and the mean of the largest group."""
     import polars as pl
 
     is_sweep = records.manifest["experiment"] == "sweep"
@@ -271,18 +270,18 @@ def _means(
     return {name: means[:, j].tolist() for j, name in enumerate(named)}, trials.tolist(), means[:, -1].tolist()
 
 
-KINDS = {"sigmas": list, "n_tokens": int, "hidden_dim": int, "base": str, "redraw_base": bool}
-KINDS |= dict.fromkeys(("grid", "distribution", "arithmetic", "sampler"), str)
+PARAMETER_TYPES = {"sigmas": list, "n_tokens": int, "hidden_dim": int, "base": str, "redraw_base": bool}
+PARAMETER_TYPES |= dict.fromkeys(("grid", "distribution", "arithmetic", "sampler"), str)
 
 
 def _settings(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     given = manifest["parameters"]
-    wrong = [name for name, kind in KINDS.items() if not isinstance(given.get(name), kind)]
+    wrong = [name for name, kind in PARAMETER_TYPES.items() if not isinstance(given.get(name), kind)]
     if wrong or not all(isinstance(sigma, (int, float)) for sigma in given["sigmas"]):
         raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({', '.join(wrong) or 'sigmas'})")
     names = "sigmas", "n_tokens", "redraw_base", "grid", "distribution", "arithmetic"
     settings = {name: given[name] for name in names}
-    if given["base"] in DRAWN and not manifest["inputs"]:
+    if given["base"] in DRAWN_BASES and not manifest["inputs"]:
         if given["sampler"] == "notebook":
             raise InvalidInput(f"{folder}: its base was drawn from torch's stream, which theory does not draw from")
         return {**settings, "base": given["base"], "dim": given["hidden_dim"], "seed": manifest["seed"]}

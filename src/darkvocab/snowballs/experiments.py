@@ -1,6 +1,6 @@
 """Experiments: a sweep over sigma (12.2a), many trials at one (12.4b), three questions (13.5a), and their records.
 
-Columns are in the order of the notebooks' files, and then ours; null where not measured.
+Columns of records: first those of the notebooks' files, in their order, then ours; null where not measured.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .expect import Expect, along
 from .on_device import MeasuredCloud
 from .run import clouds, records_of
 from .settings import MEASURES, Points, RunSettings
-from .snowball import Cloud, Draw
+from .snowball import Draw, DrawnCloud
 
 if TYPE_CHECKING:
     import polars as pl
 
 ELEMENTS_FILE = "elements.parquet"
-ELEMENTS = 1 << 20  # sampled of a run, for the distribution of elements
-PER_TRIAL = 1 << 16  # of them from one snowball
-SHOWN = 13  # populations kept of a question, of Qwen3-4B's 13 black holes
-STEPS = (Touching(1, "steps"), Touching(2, "steps"))
+ELEMENTS = 1 << 20  # sampled from a run, for the distribution of elements
+PER_TRIAL = 1 << 16  # sampled from one snowball
+SHOWN = 13  # populations kept in a record of `questions`, as many as Qwen3-4B has black holes
+WITHIN_STEPS = (Touching(1, "steps"), Touching(2, "steps"))
 NEAR = Touching(1e-4, strict=True)  # seed 003's threshold
 GRAPH = "n_components n_isolated largest_component_size largest_component_density global_density".split()
 GRAPH += "n_edges mean_degree max_degree".split()
@@ -46,9 +46,9 @@ SweepRecord, TrialRecord, QuestionRecord = record_types(Path(__file__).with_suff
 
 
 def _record(
-    settings: RunSettings, draw: Draw, cloud: Cloud | MeasuredCloud, census: Census, measured: Mapping[str, Any]
+    settings: RunSettings, draw: Draw, cloud: DrawnCloud | MeasuredCloud, census: Census, measured: Mapping[str, Any]
 ) -> Any:
-    """Return the record with those of the census, of what was drawn and of these values that it has columns for."""
+    """Return the record: from the census, the settings, the draw and `measured`, the values that it has columns for."""
     of_settings = "n_tokens", "hidden_dim", "epsilon", "grid", "distribution", "arithmetic"
     values = {
         **census.counts(),
@@ -68,8 +68,8 @@ def _record(
     return settings.row(**{field.name: values[field.name] for field in fields(settings.row)})
 
 
-def _compared(settings: RunSettings, cloud: Cloud | MeasuredCloud, census: Census) -> dict[str, Any]:
-    """Return populations, L-infinity and the graph by the names of their columns; None where not measured."""
+def _compared(settings: RunSettings, cloud: DrawnCloud | MeasuredCloud, census: Census) -> dict[str, Any]:
+    """Measure populations, L-infinity and the graph; return them by column, None where not asked for."""
     among = cloud.geometry(census.groups, settings.over) if settings.l_inf_rows else None
     weight = among.weight if among and "geometry" in settings.measure else None
     steps = among.steps if among and "steps" in settings.measure else None
@@ -107,22 +107,21 @@ class Sweep(RunSettings):
     measure: Any = ("geometry", "steps")
     over: str = "black_holes"
 
-    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Any:
+    def record(self, draw: Draw, cloud: DrawnCloud | MeasuredCloud) -> Any:
         census = Census(cloud.groups())
         values = _compared(self, cloud, census)
-        sigma, epsilon, largest = draw.snowball.sigma, self.epsilon, values["max_l_inf"]
         values["unique_vectors"] = census.n_unique
         values["largest_bh"] = census.largest_group
-        values["sigma_over_epsilon"] = sigma / epsilon if epsilon else None
-        values["max_l_inf_over_epsilon"] = None if largest is None or epsilon is None else largest / epsilon
+        values["sigma_over_epsilon"] = draw.snowball.sigma / self.epsilon if self.epsilon else None
+        largest = values["max_l_inf"]
+        values["max_l_inf_over_epsilon"] = None if largest is None or self.epsilon is None else largest / self.epsilon
         return _record(self, draw, cloud, census, values)
 
     def expected(self) -> pl.DataFrame | None:
-        """Return the expected census along this sweep, for a curve; None where it has none.
+        """Return the expected census along this sweep, for a curve; None where no curve exists.
 
-        Noise without a closed form has none, and no tokens; a base that is drawn anew at each sigma
-        makes another curve at each (`agreement` takes each at its own), one from torch's
-        stream is not known here.
+        There is none for noise without a closed form, for no tokens, for a base that is drawn anew at
+        each sigma (`agreement` compares each with its own), or for one from torch's stream.
         """
         if self.distribution not in INDEPENDENT or not self.n_tokens or not self._has_one_base:
             return None
@@ -145,7 +144,7 @@ class Trials(RunSettings):
     trials: int = 1000
     measure: Any = ("geometry", "topology")
 
-    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Any:
+    def record(self, draw: Draw, cloud: DrawnCloud | MeasuredCloud) -> Any:
         census = Census(cloud.groups())
         values = _compared(self, cloud, census)
         for name in ("max_l_inf", "mean_l_inf", "median_l_inf"):
@@ -157,10 +156,10 @@ class Trials(RunSettings):
         return _record(self, draw, cloud, census, values)
 
     def elements(self) -> pl.DataFrame:
-        """Sample the elements of `row - base` of this run's own snowballs: point, sigma, value.
+        """Sample elements of `row - base` from this run's snowballs, about a million at most: point, sigma, value.
 
-        About a million at most: of each sigma the same number, from its first trials (with the
-        notebook sampler from the first sigma's alone), at places drawn from the run's seed.
+        Every sigma gives the same number, from its first trials, at random places that the run's seed
+        decides; with the notebook sampler, the first sigma gives all.
         """
         import polars as pl
 
@@ -175,8 +174,8 @@ class Trials(RunSettings):
             frames.append(pl.DataFrame({"point": point, "sigma": self.sigmas[point], "value": values}))
         return pl.concat(frames)
 
-    def _sampled(self, draw: Draw, cloud: Cloud, count: int) -> Float32[np.ndarray, " count"]:
-        """Return `row - base` in float32 at this many places, with replacement."""
+    def _sampled(self, draw: Draw, cloud: DrawnCloud, count: int) -> Float32[np.ndarray, " count"]:
+        """Return `row - base` in float32 at `count` random places, drawn with replacement."""
         count *= self.n_tokens > 0
         random = generator(self.seed, draw.point, draw.trial, purpose=SAMPLE).bit_generator
         words = random.random_raw(count) % np.uint64(max(self.n_tokens, 1) * self.hidden_dim)
@@ -197,8 +196,8 @@ class Questions(RunSettings):
     _: KW_ONLY
     n_tokens: int = 2221
     base: Any = "random-unit"
-    redraw_base: bool | None = None  # type: ignore[assignment]  # by default wherever the base is drawn
-    touching: Touching = NEAR  # of two tokens, in weight units
+    redraw_base: bool | None = None  # type: ignore[assignment]  # None: if the base is drawn
+    touching: Touching = NEAR  # in weight units
     measure: Any = field(default=MEASURES, init=False)
     over: str = field(default="tokens", init=False)
     epsilon: float | None = field(default=None, init=False)
@@ -225,15 +224,15 @@ class Questions(RunSettings):
     def queries(self) -> Queries:
         return (
             DistanceQuery(over="tokens", unit="weight", spread=True, within=(self.touching,)),
-            DistanceQuery(over="tokens", unit="steps", spread=True, within=STEPS),
+            DistanceQuery(over="tokens", unit="steps", spread=True, within=WITHIN_STEPS),
         )
 
-    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Any:
+    def record(self, draw: Draw, cloud: DrawnCloud | MeasuredCloud) -> Any:
         census = Census(cloud.groups())
         among = cloud.geometry(census.groups, "tokens")
         n_pairs = among.in_weight.n_pairs
         n_near = among.in_weight.within(self.touching.threshold, strict=self.touching.strict)
-        n_within = [among.in_steps.within(steps.threshold) for steps in STEPS]
+        n_within = [among.in_steps.within(steps.threshold) for steps in WITHIN_STEPS]
         density, *in_steps = (count / n_pairs if n_pairs else float(self.n_tokens) for count in (n_near, *n_within))
         finest = ulp(round_to(draw.snowball.base, self.grid), self.grid)
         is_coarser = finest >= self.touching.threshold if self.touching.strict else finest > self.touching.threshold
@@ -267,7 +266,7 @@ def sweep(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
 
 
 def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
-    """Draw many snowballs at one sigma (weight units), or at several, and yield every statistic of each: `TrialRecord`.
+    """Draw many snowballs at one sigma (weight units) or several, and yield a `TrialRecord` of each.
 
     The `settings` are those of `Trials` and, to run it, of `Options`.
 
@@ -280,7 +279,7 @@ def trials(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
 
 
 def questions(sigmas: Iterable[float] | float, **settings: Any) -> Iterator[Any]:
-    """Ask of each sigma (weight units) whether rounding alone connects a snowball: yield a `QuestionRecord` of each.
+    """Draw snowballs at each sigma (weight units) and yield a `QuestionRecord` of each: does rounding connect them?
 
     The `settings` are those of `Questions` and, to run it, of `Options`.
 

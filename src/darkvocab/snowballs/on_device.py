@@ -1,4 +1,4 @@
-"""Snowballs drawn and measured on a device, many at once, to the last bit as on a core."""
+"""Draw and measure many snowballs at once on a device; results equal those of a core to the last bit."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .snowball import SENTENCES, Draw, refuse_overflow
 if TYPE_CHECKING:
     import torch
 
-MOST = 1024  # trials of a batch
-ALIGNED = 16  # columns to whose multiples cells are padded, with zeros: rows are then read in whole words
-COUNTERS = 1 << 32  # points and trials that the random words of a trial tell apart
-SHARE = 0.4  # of the free memory that one takes: the next is begun before it is read
+MOST_TRIALS = 1024  # in a batch
+ALIGNED = 16  # columns of cells are padded with zeros to a multiple of this, so that rows are read in whole words
+COUNTERS = 1 << 32  # points and trials, each below this, that the random generator keeps apart
+SHARE = 0.4  # of the free memory for one batch: the next one starts before it is read
 
 
 @dataclass(frozen=True)
 class MeasuredCloud:
-    """A snowball that was drawn and measured on a device."""
+    """A snowball that was drawn and measured on a device; fields as those of `DrawnCloud`."""
 
     measured: Measured
     sampler: str
@@ -44,7 +44,7 @@ class MeasuredCloud:
 
 
 class _MeasuredGeometry(Geometry):
-    """Geometry from distances that a device has measured, those that were queried."""
+    """Geometry whose distances a device has measured, as far as they were queried."""
 
     def __init__(self, measured: Measured, over: str) -> None:
         self.over = over
@@ -57,10 +57,9 @@ Clouds = Iterator[tuple[Draw, MeasuredCloud]]
 
 
 def measured_clouds(device: Device, draws: Iterable[Draw], queries: Queries) -> Clouds:
-    """Draw and measure in order, as many at once as there is room for, one batch ahead.
+    """Draw and measure in order, in batches that fit in memory, and start each batch before the last one is read.
 
-    Raises OutOfMemory where there is no room for a single one; InvalidInput where noise overflows
-    the grid.
+    Raises OutOfMemory if a single snowball does not fit; InvalidInput if noise overflows the grid.
     """
     room = int(SHARE * device.free())
     source = iter(draws)
@@ -85,9 +84,9 @@ def measured_clouds(device: Device, draws: Iterable[Draw], queries: Queries) -> 
 
 
 def _next_batch(source: Iterator[Draw], waiting: deque[Draw], room: int, queries: Queries) -> list[Draw]:
-    """Take the next draws that go together; one, if there is any, however little room there is."""
+    """Take the next draws that fit into one batch; at least one, if any is left."""
     some: list[Draw] = []
-    while len(some) < MOST:
+    while len(some) < MOST_TRIALS:
         if not waiting:
             following = next(source, None)
             if following is None:
@@ -101,7 +100,7 @@ def _next_batch(source: Iterator[Draw], waiting: deque[Draw], room: int, queries
 
 
 def _way(draw: Draw) -> tuple[Callable[[Device, list[Draw]], _Rows], int]:
-    """Return how a snowball comes onto the device, and its point where a batch must be of one."""
+    """Return the function that draws a snowball onto the device, and its point if a batch may hold one point only."""
     if draw.noise is not None or not draw.snowball.has_cells:
         return _drawn_on_cores, 0
     if draw.is_sparse:
@@ -122,16 +121,16 @@ def _room(draw: Draw, queries: Queries) -> int:
 
 
 class _Rows(NamedTuple):
-    """Rows of a batch on a device, as `Batch` has them, and how they were drawn."""
+    """Rows of a batch on a device, as `Batch` takes them, and how they were drawn."""
 
     codes: torch.Tensor
     home: torch.Tensor
-    overflows: torch.Tensor  # [T], of the grid
-    drawn: list[tuple[str, int, float]]  # sampler, columns, and what is neglected, as `MeasuredCloud` has them
+    overflows: torch.Tensor  # [T] components that overflow the grid
+    drawn: list[tuple[str, int, float]]  # `sampler`, `n_drawn` and `neglected` of each `MeasuredCloud`
 
 
 def _begin(device: Device, draws: list[Draw], queries: Queries) -> Clouds:
-    """Begin to draw and to measure a batch; the iterator waits for what comes of it."""
+    """Start to draw and measure a batch; the iterator returned waits for the results."""
     put, _ = _way(draws[0])
     rows = put(device, draws)
     batch = Batch(device=device, codes=rows.codes, home=rows.home, grid=as_grid(draws[0].snowball.grid))
@@ -149,7 +148,7 @@ def _begin(device: Device, draws: list[Draw], queries: Queries) -> Clouds:
 
 
 def _drawn_on_cores(device: Device, draws: list[Draw]) -> _Rows:
-    """Draw on the cores what the device cannot: dependent components, and what torch's stream on a CPU has drawn."""
+    """Draw on the cores what a device cannot draw: dependent components, and noise of torch's CPU stream."""
     clouds = [draw.cloud() for draw in draws]
     dim = max(1, *(cloud.n_drawn for cloud in clouds))
     codes = np.zeros((len(draws), draws[0].snowball.n_tokens, dim), np.result_type(*(cloud.codes for cloud in clouds)))
@@ -193,17 +192,18 @@ def _draw_dense(
 
 
 def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
-    """Draw cells, column by column; where there are too many, deviates from a home of 0."""
+    """Draw cells, column by column; in columns with too many cells, deviates (codes are ordered indices, home is 0)."""
     ball = draws[0].snowball
     cells = [draw.cells for draw in draws if draw.cells is not None]
-    wide = cells[0].unlisted  # where there are any, all are of one point
+    wide = cells[0].unlisted  # columns with too many cells; if there are any, the batch has one point
     itemsize = as_grid(ball.grid).bits // 8 if len(wide) else 1
     room = max(1, *(one.n_active for one in cells))
     shape = len(draws), ball.n_tokens, room + -room % ALIGNED
     codes = device.empty(shape, itemsize).zero_()
     home = np.zeros((shape[0], shape[2]), np.int64)
-    overflows, places = codes.new_zeros(shape[0]), None
-    if len(wide):  # in the order of the base's columns, so that rows keep their lexicographic order
+    overflows = codes.new_zeros(shape[0])
+    places = None
+    if len(wide):  # columns in the base's order keep the lexicographic order of rows
         order = np.argsort(np.concatenate([cells[0].columns, wide]))
         place = np.argsort(order)
         drawn = codes.new_empty(shape[0], shape[1], len(wide))
@@ -221,25 +221,25 @@ def _drawn_by_cells(device: Device, draws: list[Draw]) -> _Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Lanes:
-    """Every column of every trial: a lane is one trial's use of a row of the tables.
+    """Lanes of a batch: one lane is one column in one trial, and points to a row of the tables.
 
-    The tables hold the active columns of each `Cells` once, whatever number of trials draw them. A lane that moves
-    often is drawn token by token, one that moves seldom by the gaps between its moves, as `_backends.drawing` has it; a
-    column that never leaves home is no lane. Lanes are in the order of their trials, and of columns within a trial.
+    The tables hold the active columns of each `Cells` once, however many trials draw them. Lanes that leave home often
+    are drawn token by token, others by the gaps between tokens that do (as in `_backends.drawing`); columns that never
+    leave home have no lane. Lanes are ordered by trial, then by column.
     """
 
     points: Int64[np.ndarray, " trials"]
-    trials: Int64[np.ndarray, " trials"]  # the number that each draws by; its place in the batch is its index here
+    trials: Int64[np.ndarray, " trials"]  # number of each trial, for the random generator
     column: Int64[np.ndarray, " rows"]  # as the base numbers it
-    place: Int64[np.ndarray, " rows"]  # column of the codes that are drawn
+    place: Int64[np.ndarray, " rows"]  # column of the codes
     shift: Int64[np.ndarray, " rows"]  # the lowest cell, minus home
     starts: Int64[np.ndarray, " rows_plus_one"]  # of each row's edges
     away: UInt64[np.ndarray, " rows"]  # 2**64 times the probability that a component leaves home
-    below: UInt64[np.ndarray, " rows"]  # the part of it that lies below home
-    above: UInt64[np.ndarray, " rows"]  # the word from which a component lies above home; 0 for none
-    scale: Float64[np.ndarray, " rows"]  # 1 / log(1 - away / 2**64) where that is seldom, else 0
+    below: UInt64[np.ndarray, " rows"]  # 2**64 times the probability that it lies below home
+    above: UInt64[np.ndarray, " rows"]  # random words from this one on put a component above home; 0: none does
+    scale: Float64[np.ndarray, " rows"]  # 1 / log(1 - away / 2**64) for the seldom, else 0
     edges: UInt64[np.ndarray, " edges"]  # thresholds of `Cells`
-    often: Int32[np.ndarray, "n_often 2"]  # trial of the batch, row of the tables
+    often: Int32[np.ndarray, "n_often 2"]  # index of the trial in the batch, row of the tables
     seldom: Int32[np.ndarray, "n_seldom 2"]
 
     @classmethod
@@ -252,8 +252,8 @@ class Lanes:
     ) -> Lanes:
         """Return the lanes of a batch from the cells, the point and the number of each trial.
 
-        One `Cells` that comes many times is read once; points and trials are from 0 to 2**32 - 1. `places` says where
-        in a row of codes a trial's active columns go; by default the first ones, in order.
+        Points and trials lie between 0 and 2**32 - 1. `places` are the columns of the codes that a trial's active
+        columns go to, by default the first ones, in order.
         """
         numbers = {"points": np.asarray(points, np.int64), "trials": np.asarray(trials, np.int64)}
         for name, n in numbers.items():
@@ -275,7 +275,7 @@ class Lanes:
         return cls(starts=starts, often=lanes[often], seldom=lanes[seldom], **tables, **numbers)
 
     def tensors(self, device: torch.device) -> SimpleNamespace:
-        """Copy all arrays to a device, by their names: words of 64 bits as int64 of the same bits."""
+        """Copy all arrays to a device and return them by name; uint64 becomes int64 with the same bits."""
         put = Device(device).put
         return SimpleNamespace(**{name: put(array) for name, array in vars(self).items()})
 
@@ -286,7 +286,7 @@ _EMPTY |= {"scale": np.empty(0)}
 
 
 def _part(cells: Cells, place: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Return the rows of one `Cells`, and how many edges each has."""
+    """Return the rows of the tables for one `Cells`, and the number of edges of each."""
     n = len(cells.columns)
     away, below, above = (np.empty(n, np.uint64) for _ in range(3))
     scale = np.empty(n)

@@ -1,4 +1,4 @@
-"""Settings: around which base, at which sigma, on which grid, what is drawn and measured; and the manifest of a run."""
+"""Settings of runs of snowballs (bases, sigmas, grid, tokens, measures), and the manifest that records them."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from ..numerics.grouping import SELECTIONS
 from ..runs.folder import repeating, versions
 from ..runs.randomness import NotebookStream, check_seed
 from ..text import Shown
-from .bases import DEFAULT_DIM, DRAWN, FIXED, Base, is_drawn, load_base
+from .bases import BUILT_IN_BASES, DEFAULT_DIM, DRAWN_BASES, Base, is_drawn, load_base
 from .on_device import MeasuredCloud
-from .snowball import SAMPLERS, SENTENCES, Cloud, Draw, Snowball, SnowballLaw, check_sigma
+from .snowball import SAMPLERS, SENTENCES, Draw, DrawnCloud, Snowball, SnowballLaw, check_sigma
 
 if TYPE_CHECKING:
     import polars as pl
 
-MEASURES = ("geometry", "steps", "topology")  # beside the census, which is always taken
+MEASURES = ("geometry", "steps", "topology")  # besides the census, which is always taken
 
 
 @dataclass(frozen=True, repr=False)
 class Points(Shown):
-    """A range of sigma around a base: the settings that runs and expectations share, checked."""
+    """Base, sigmas and grid: the settings that runs and expectations share, checked when they are made."""
 
-    sigmas: Any  # one or several, weight units; a tuple once they are checked
+    sigmas: Any  # one or several, weight units; a tuple after the checks
     _: KW_ONLY
     n_tokens: int = 2100
-    dim: int | None = None  # of a drawn base; the base's own once it is loaded
-    base: Any = "qwen3-4b"  # as `load_base` takes it; a `Base` once it is loaded
+    dim: int | None = None  # of a drawn base; after the checks, of whichever base was loaded
+    base: Any = "qwen3-4b"  # as `load_base` takes it; a `Base` after the checks
     redraw_base: bool = False
     grid: str = "bfloat16"
     distribution: str = "gaussian"
@@ -56,14 +56,12 @@ class Points(Shown):
         for sigma in self.sigmas:
             check_sigma(sigma)
         if self.redraw_base and not is_drawn(self.base):
-            raise InvalidInput(SENTENCES["not_drawn"].format(drawn=", ".join(DRAWN), base=str(self.base)))
+            raise InvalidInput(SENTENCES["not_drawn"].format(drawn=", ".join(DRAWN_BASES), base=str(self.base)))
         if self.dim is not None and self.dim < 1:
             raise InvalidInput(f"dim must be >= 1, got {self.dim}")
-        base, dim = self.base, self.dim
-        if isinstance(base, Base) and base.kind == "drawn":  # by other settings: ours may have another seed
-            dim = dim or base.vector.size
-            base = base.name
-        self._set(base=load_base(base, dim, seed=self.seed))
+        if isinstance(self.base, Base) and self.base.kind == "drawn":  # with another seed, perhaps: draw it again
+            self._set(dim=self.dim or self.base.vector.size, base=self.base.name)
+        self._set(base=load_base(self.base, self.dim, seed=self.seed))
         self._set(dim=self.base.vector.size)
 
     def _set(self, **values: Any) -> None:
@@ -71,7 +69,7 @@ class Points(Shown):
             object.__setattr__(self, name, value)
 
     def _shown(self) -> dict[str, Any]:
-        """Return sigma, the base by its name, and of the rest what is not at its default."""
+        """Return dimension, name of the base, and every other setting that differs from its default."""
         defaults = defaults_of(type(self))
         given = {name: value for name, value in settings_of(self).items() if value != defaults[name]}
         return {**given, "dim": self.hidden_dim, "base": self.base.name}
@@ -89,7 +87,7 @@ class Points(Shown):
         return self.law(self.base.vector, 0.0).median_ulp
 
     def median_ulp(self, law: SnowballLaw) -> float:
-        """Median ulp of a law's rounded base, weight units; computed once for one base."""
+        """Return the median ulp of a law's rounded base, weight units; computed once if all points share a base."""
         return self._base_ulp if self._has_one_base else law.median_ulp
 
     def law(self, vector: np.ndarray, sigma: float) -> SnowballLaw:
@@ -98,7 +96,7 @@ class Points(Shown):
         )
 
     def base_at(self, point: int) -> Base:
-        """Return the base of a point, which is drawn anew where that is asked for."""
+        """Return the base of a point: a new draw with `redraw_base`."""
         if not self.redraw_base:
             return self.base
         return load_base(self.base.name, self.dim, seed=self.seed, point=point)
@@ -106,10 +104,10 @@ class Points(Shown):
 
 @dataclass(frozen=True, repr=False)
 class RunSettings(Points, ABC):
-    """Settings of a run of snowballs, several trials at each sigma, and how one is measured.
+    """Settings of a run of snowballs, with one or several trials at each sigma, and the measurement of one.
 
-    Rows touch within `touching`: by default twice `epsilon`, or else two grid steps; None where no
-    graph is measured.
+    The graph joins rows within `touching` of each other: by default 2 `epsilon`, without an epsilon
+    two grid steps.
     """
 
     experiment: ClassVar[str]
@@ -117,10 +115,10 @@ class RunSettings(Points, ABC):
     _: KW_ONLY
     trials: int = 1
     sampler: str = "sparse"
-    measure: Any = ()  # of MEASURES; a tuple once they are checked
-    over: str = "unique"  # rows that L-infinity is over, and the graph, where these are tokens
-    touching: Touching | None = None
-    epsilon: float | None = None  # a length to scale columns by, weight units
+    measure: Any = ()  # some of MEASURES; a tuple after the checks
+    over: str = "unique"  # rows between which L-infinity is measured; "tokens": vertices of the graph, too
+    touching: Touching | None = None  # after the checks, None where no graph is measured
+    epsilon: float | None = None  # unit of length for columns of records, weight units
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,7 +128,7 @@ class RunSettings(Points, ABC):
             raise InvalidInput(SENTENCES["not_gaussian"].format(distribution=self.distribution))
         self._check_measures()
         if self.sampler == "notebook":
-            NotebookStream(self.seed)  # fails here, not in the middle, where torch is missing
+            NotebookStream(self.seed)  # fails now, before the run, if torch is missing
         for sigma in (min(self.sigmas), max(self.sigmas)):
             self.snowball(self.base.vector, sigma).ranges(self.n_tokens)  # checks the rest
 
@@ -141,12 +139,12 @@ class RunSettings(Points, ABC):
         return self.law(vector, sigma).snowball(self.n_tokens)
 
     @abstractmethod
-    def record(self, draw: Draw, cloud: Cloud | MeasuredCloud) -> Any:
-        """Measure one snowball: a record, of the type `row`."""
+    def record(self, draw: Draw, cloud: DrawnCloud | MeasuredCloud) -> Any:
+        """Measure one snowball and return its record, of type `row`."""
 
     @staticmethod
     def options(settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those options of the command that not every experiment has."""
+        """Return the command-line options that belong to this experiment alone."""
         touching = settings["touching"]
         return {
             "redraw_base": settings["redraw_base"],
@@ -159,12 +157,12 @@ class RunSettings(Points, ABC):
         }
 
     def tables(self) -> Iterator[tuple[str, pl.DataFrame]]:
-        """Yield names and contents of Parquet files that a finished run has beside its records."""
+        """Yield names and contents of the Parquet files that a finished run adds to its records."""
         yield from ()
 
     @property
     def l_inf_rows(self) -> str | None:
-        """Rows that L-infinity is over; None where it is not measured."""
+        """Rows between which L-infinity is measured; None where it is not."""
         return self.over if {"geometry", "steps"} & set(self.measure) else None
 
     @property
@@ -184,7 +182,7 @@ class RunSettings(Points, ABC):
         self._set(touching=touching if "topology" in self.measure else None)
 
     def queries(self) -> Queries:
-        """Return what `record` asks of the distances, for a device to prepare."""
+        """Return the distances that `record` needs, for a device to prepare."""
         asked: dict[tuple[str, str], dict[str, Any]] = {
             (self.over, unit): {"spread": True}
             for measure, unit in (("geometry", "weight"), ("steps", "steps"))
@@ -196,12 +194,12 @@ class RunSettings(Points, ABC):
 
     @property
     def graph_over(self) -> str:
-        """Return which rows are the vertices of the graph: tokens, or else unique rows."""
+        """Rows that are the vertices of the graph: "tokens" or "unique"."""
         return self.over if self.over == "tokens" else "unique"
 
 
 def settings_of(settings: Points) -> dict[str, Any]:
-    """Return every setting by its name."""
+    """Return every setting by name."""
     return {field.name: getattr(settings, field.name) for field in fields(settings)}
 
 
@@ -229,7 +227,7 @@ def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
         count = int(number) if colon else len(sigmas)
     except ValueError:
         count = 0
-    if not 1 <= count <= sys.maxsize // 16 or (colon and len(sigmas) != 2):  # beyond, numpy has no array for them
+    if not 1 <= count <= sys.maxsize // 16 or (colon and len(sigmas) != 2):  # numpy has no larger arrays
         raise InvalidInput(SENTENCES["no_sigma"].format(text=text))
     for sigma in sigmas:
         check_sigma(sigma)
@@ -242,14 +240,12 @@ def parse_sigmas(text: str, spacing: str = "linear") -> list[float]:
     return space(start, stop, count).tolist()
 
 
-ARRAY = "its base was given as an array, which no command line can hold; the manifest keeps the numbers"
-
-PARAMETERS = "sigmas trials n_tokens hidden_dim base redraw_base grid distribution arithmetic".split()
-PARAMETERS += "sampler measure over touching epsilon".split()
+MANIFEST_PARAMETERS = "sigmas trials n_tokens hidden_dim base redraw_base grid distribution arithmetic".split()
+MANIFEST_PARAMETERS += "sampler measure over touching epsilon".split()
 
 
 def manifest(settings: RunSettings) -> dict[str, Any]:
-    """Return what ran, but for where, when and by how many workers: these change no record."""
+    """Return what decides the records of a run: experiment, settings, base, seed and packages."""
     base = settings.base
     read = [] if base.kind == "drawn" else [{"base": base.name, "sha256": base.sha256, "shape": [settings.hidden_dim]}]
     return {
@@ -257,7 +253,7 @@ def manifest(settings: RunSettings) -> dict[str, Any]:
         **command(settings),
         "base": base.to_json(),
         "parameters": {
-            **{name: getattr(settings, name) for name in PARAMETERS},
+            **{name: getattr(settings, name) for name in MANIFEST_PARAMETERS},
             "base": base.name,
             "measure": ["census", *settings.measure],
             "touching": str(settings.touching) if settings.touching else None,
@@ -270,17 +266,17 @@ def manifest(settings: RunSettings) -> dict[str, Any]:
 
 
 def command(settings: RunSettings) -> dict[str, str | None]:
-    """Return the command that repeats a run, as `repeating`, with sigma in full."""
+    """Return the command that repeats a run, as `repeating`, with every digit of sigma."""
     kind = type(settings)
     given = options(kind, settings_of(settings))
     defaults = options(kind, defaults_of(kind))
     sigmas = ",".join(repr(sigma) for sigma in settings.sigmas)
-    obstacle = ARRAY if settings.base.kind == "array" else None
+    obstacle = SENTENCES["array_base"] if settings.base.kind == "array" else None
     return repeating(settings.experiment, {"sigma": sigmas, **given}, defaults, obstacle)
 
 
 def options(kind: type[RunSettings], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a command, but for sigma, that have these settings."""
+    """Return the command-line options for these settings, without sigma."""
     base = settings["base"]
     return {
         "trials": settings["trials"],
@@ -293,14 +289,15 @@ def options(kind: type[RunSettings], settings: Mapping[str, Any]) -> dict[str, A
 
 
 def base_of(folder: Path, manifest: dict[str, Any]) -> Base:
-    """Load the base, not a drawn one, of the run in `folder` and compare it by its hash.
+    """Load the base of the run in `folder` (not a drawn one) and compare its hash with the manifest's.
 
-    Raises as `load_base`; MissingFile where its file is gone, CorruptFile for what is no manifest
-    of a run, InvalidInput where the file holds another vector now, or for an array, of which an
-    earlier version kept nothing.
+    Raises as `load_base`; MissingFile where its file is gone, CorruptFile for a manifest that is not
+    a run's, InvalidInput where the file holds another vector now, or for an array, whose numbers
+    earlier versions did not keep.
     """
     try:
-        name, sha256 = manifest["parameters"]["base"], str(manifest["inputs"][0]["sha256"])
+        name = manifest["parameters"]["base"]
+        sha256 = str(manifest["inputs"][0]["sha256"])
         spec = _kept(name, manifest)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFile(f"{folder / 'manifest.json'}: not the manifest of a run ({error!r})") from None
@@ -315,11 +312,11 @@ def base_of(folder: Path, manifest: dict[str, Any]) -> Base:
 
 
 def _kept(name: str, manifest: dict[str, Any]) -> str | Path | Base:
-    """Return for `load_base` what `Base.to_json` wrote; of an earlier manifest, whose only path is in its command."""
+    """Read for `load_base` what `Base.to_json` wrote; earlier manifests name a file only in the command."""
     if "base" not in manifest:
         words = shlex.split(manifest["command"])
         path = words[words.index("--base") + 1]
-        return name if name in FIXED else Path(path)
+        return name if name in BUILT_IN_BASES else Path(path)
     kept = manifest["base"]
     if kept["kind"] == "file":
         return Path(kept["path"])
@@ -327,6 +324,6 @@ def _kept(name: str, manifest: dict[str, Any]) -> str | Path | Base:
         if kept["dtype"] not in ("float32", "float64"):
             raise ValueError(f"a base of {kept['dtype']}")
         return Base(name=name, vector=np.frombuffer(base64.b64decode(kept["bytes"], validate=True), kept["dtype"]))
-    if name not in FIXED:
+    if name not in BUILT_IN_BASES:
         raise ValueError(f"no base {name!r} is built in")
     return name

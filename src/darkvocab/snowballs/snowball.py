@@ -1,4 +1,4 @@
-"""Snowballs: their law (around which base, by which noise, on which grid), and so many tokens drawn by it."""
+"""Snowballs: the distribution of a row (a base plus noise, rounded to a grid), and tokens drawn from it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ..measures.geometry import Geometry
 from ..numerics import Grid, Groups, _backends, as_grid, from_index, identical_rows, round_to, ulp
 from ..numerics.cells import DISTRIBUTIONS, Cells, Distribution, Ranges, drawn, independent
 from ..runs.randomness import check_seed
-from .theory.occupancy import NEVER, Occupancy
+from .theory.occupancy import UNDERFLOW, Occupancy
 
 SENTENCES: dict[str, str] = tomllib.loads(Path(__file__).with_name("sentences.toml").read_text("utf-8"))
 ARITHMETICS = ("float32", "exact")
 SAMPLERS = ("sparse", "dense", "notebook")
-RUN = 1 / 32  # of sigma: neighbouring cells no wider than this together count as equally probable
-MOST_CELLS = 128  # of a column whose cells are drawn: offsets from home fit into a signed byte
+RUN = 1 / 32  # in sigma: cells in a run no wider than this count as equally probable
+MOST_CELLS = 128  # of a column whose cells are drawn one by one: offsets from home fit into a signed byte
 
 
 @dataclass(frozen=True, kw_only=True)
 class SnowballLaw:
-    """Law of a token's row, ``round(base + sigma * z)`` for noise z of standard deviation 1 a component.
+    """Distribution of a token's row, ``round(base + sigma * z)``; each component of the noise z has variance 1.
 
-    Gaussian, Laplace and uniform noise, and any `Distribution` with a distribution function, are
-    independent in every component. Uniform in a ball of radius sqrt(dim + 2) or on a sphere of
-    radius sqrt(dim), noise is independent from row to row only.
+    The components of Gaussian, Laplace and uniform noise are independent, and so are those of any
+    `Distribution` with a CDF. Noise that is uniform in a ball of radius sqrt(dim + 2) or on a sphere
+    of radius sqrt(dim) is independent from row to row only.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class SnowballLaw:
     sigma: float  # weight units, before rounding
     grid: str = "bfloat16"
     arithmetic: str = "float32"  # "float32": sum in float32, then round (the notebooks'); "exact": round once
-    distribution: str | Distribution = "gaussian"  # its name is checked by what draws or lists it
+    distribution: str | Distribution = "gaussian"  # a name is checked where rows are drawn or cells listed
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
@@ -77,12 +77,11 @@ class SnowballLaw:
         return Snowball(**{name.name: getattr(self, name.name) for name in fields(SnowballLaw)}, n_tokens=n_tokens)
 
     def occupancy(self, n_tokens: int) -> Occupancy:
-        """Return the expected census of so many tokens, as quickly where sigma is large.
+        """Return the expected census of `n_tokens` tokens.
 
-        Tokens that some columns keep apart are apart. Where so few of the finest columns as are
-        worth 760 nats bring the expected number of coincident pairs below what a float64 can hold,
-        no other column is looked at. Raises InvalidInput as `cells`, and for fewer tokens than one
-        or more than 1e15.
+        For a large sigma the columns with the finest spacing decide alone: if they bring the
+        expected number of coincident pairs below what float64 can hold (e**-760), the other columns
+        are skipped. Raises InvalidInput as `cells`, and for fewer than 1 or more than 1e15 tokens.
 
         Examples
         --------
@@ -92,19 +91,18 @@ class SnowballLaw:
         """
         Occupancy.check(n_tokens)
         if n_tokens > 1:
-            enough = NEVER + math.log(n_tokens * (n_tokens - 1) / 2)
+            enough = UNDERFLOW + math.log(n_tokens * (n_tokens - 1) / 2)
             some = Occupancy(self.cells(n_tokens, nats=1.05 * enough), n_tokens)
             if not len(some.cells.unlisted) or some.cells.log_power_sum(2) < -enough:
                 return some
         return Occupancy(self.cells(n_tokens), n_tokens)
 
     def cells(self, n_tokens: float, nats: float = math.inf) -> Cells:
-        """Return the cells within reach of so many tokens, in runs: alone where the grid is coarser than sigma / 64.
+        """Return the cells that `n_tokens` tokens can reach, in runs; where the spacing exceeds sigma / 64, one by one.
 
-        Tokens and dimension say how far the tails are followed. Only the finest columns are listed,
-        as many as it takes to bring ``log sum p**2`` below -nats (by an estimate; all columns where
-        they do not). Raises InvalidInput for noise whose components depend on one another, or that
-        overflows the grid.
+        Tokens and dimension decide how far the tails are followed. Columns are listed from the finest
+        spacing on, until ``log sum p**2`` is estimated to fall below -nats. Raises InvalidInput for
+        noise whose components depend on each other, or that overflows the grid.
 
         Examples
         --------
@@ -119,8 +117,9 @@ class SnowballLaw:
         return self._listed(n_tokens, ranges, active[listed], np.delete(active, listed), self.sigma * RUN)
 
     def ranges(self, n_tokens: float) -> Ranges:
-        """Return the cells within the reach of so many tokens; InvalidInput where noise overflows the grid."""
-        grid, reach = as_grid(self.grid), self._reach(n_tokens)
+        """Return the cells that `n_tokens` tokens can reach; raises InvalidInput where noise overflows the grid."""
+        grid = as_grid(self.grid)
+        reach = self._reach(n_tokens)
         ends = np.repeat(np.array([0, -reach, reach], np.float32), self.dim).reshape(3, self.dim)  # multiples of 1/16
         ranges = np.empty(ends.shape, np.int64)
         around = self.base.astype(np.float64), ends, self.sigma, self.is_float32
@@ -137,15 +136,15 @@ class SnowballLaw:
         return known or independent(self.distribution)
 
     def _listed(self, n_tokens: float, ranges: Ranges, columns: np.ndarray, others: np.ndarray, width: float) -> Cells:
-        """Return the cells of these columns, in runs no wider than `width` (weight units), or alone.
+        """Return the cells of these columns, in runs no wider than `width` (weight units).
 
-        Deviates between runs are those of ``round(f32(base + f32(f32(z) * f32(sigma))))`` with its
-        double rounding, or of one rounding of the real sum.
+        Runs are bounded by the deviates z at which ``round(f32(base + f32(f32(z) * f32(sigma))))``,
+        with its double rounding, changes; or at which one rounding of the real sum does.
         """
         grid = as_grid(self.grid)
-        low, high = ranges.low[columns], ranges.high[columns]
+        low = ranges.low[columns]
         starts = np.empty(columns.size + 1, np.int64)
-        extents = low, high, width, *grid.constants, starts
+        extents = low, ranges.high[columns], width, *grid.constants, starts
         last = np.empty(_backends.drawing.run_edges(*extents, np.empty(0, np.int64)), np.int64)
         _backends.drawing.run_edges(*extents, last)
         first = np.empty_like(last)
@@ -171,7 +170,7 @@ class SnowballLaw:
 
 @dataclass(frozen=True, kw_only=True)
 class Snowball(SnowballLaw):
-    """A snowball to be drawn: `n_tokens` rows of its law, of Gaussian, Laplace, ball or shell noise."""
+    """A snowball to draw: `n_tokens` rows of one law, with Gaussian, Laplace, ball or shell noise."""
 
     n_tokens: int
 
@@ -186,23 +185,23 @@ class Snowball(SnowballLaw):
         return self._noise.cdf is not None
 
     def single_cells(self) -> Cells:
-        """Cells one by one, to draw from: of the columns with at most 128; of others none are listed."""
+        """Return the single cells to draw from, in the columns that have at most 128; other columns are not listed."""
         ranges = self.ranges(self.n_tokens)
         spread = ranges.high - ranges.low
-        columns, unlisted = np.flatnonzero((spread > 0) & (spread < MOST_CELLS)), np.flatnonzero(spread >= MOST_CELLS)
-        return self._listed(self.n_tokens, ranges, columns, unlisted, 0.0)
+        columns = np.flatnonzero((spread > 0) & (spread < MOST_CELLS))
+        return self._listed(self.n_tokens, ranges, columns, np.flatnonzero(spread >= MOST_CELLS), 0.0)
 
 
 def check_sigma(sigma: float) -> None:
-    """Refuse a sigma that is negative, infinite or no number."""
+    """Raise InvalidInput for a sigma that is negative, infinite or NaN."""
     if not (sigma >= 0 and math.isfinite(sigma)):
         raise InvalidInput(f"sigma must be finite and >= 0 (weight units), got {sigma!r}")
 
 
 def _finest(base: np.ndarray, sigma: float, grid: Grid, nats: float) -> Int64[np.ndarray, " some"]:
-    """Places of the columns in which sigma is most grid spacings that together are worth so many nats; or of all.
+    """Return the positions of the finest columns, relative to sigma, which bring -log sum p**2 to `nats`.
 
-    A Gaussian over cells of one width w has a sum of squared probabilities of about
+    For a Gaussian over cells of width w, the sum of squared probabilities is about
     ``w / (2 sqrt(pi) sigma)``.
     """
     if nats == math.inf:
@@ -214,38 +213,37 @@ def _finest(base: np.ndarray, sigma: float, grid: Grid, nats: float) -> Int64[np
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cloud:
-    """Drawn rows, as differences from home in the columns drawn; all other columns are at home."""
+class DrawnCloud:
+    """Rows of one drawn snowball, as offsets from home in the drawn columns; the other columns are at home."""
 
     grid: Grid
-    home: Int64[np.ndarray, " dim"] = field(repr=False)  # ordered index of the rounded base; 0 where codes are whole
+    home: Int64[np.ndarray, " dim"] = field(repr=False)  # ordered index of the rounded base; 0 where codes are indices
     columns: Int64[np.ndarray, " drawn"] = field(repr=False)
     codes: Integer[np.ndarray, "n_tokens drawn"] = field(repr=False)  # ordered index minus home
-    sampler: str  # that drew: "sparse", "dense" or "notebook"
-    neglected: float  # bound on the chance that the sampler's neglect of far tails shows in these rows
+    sampler: str  # "sparse", "dense" or "notebook"
+    neglected: float  # bound on the probability that leaving out the far tails changed these rows
 
     def groups(self) -> Groups:
-        """Tokens with equal rows (-0.0 = 0.0)."""
-        words = self.codes.view(f"u{self.codes.itemsize}")
-        return identical_rows(words, bitwise=True, threads=1)
+        """Return the groups of tokens with equal rows (-0.0 equals 0.0)."""
+        return identical_rows(self.codes.view(f"u{self.codes.itemsize}"), bitwise=True, threads=1)
 
     @property
     def n_drawn(self) -> int:
         return len(self.columns)
 
     def geometry(self, groups: Groups, over: str) -> Geometry:
-        """Distances over some of its rows, as `Groups.select` names them."""
+        """Return the distances between rows; `over` selects them, as in `Groups.select`."""
         tokens, weights = groups.select(over)
         return Geometry(self.index(tokens), self.grid, over=over, weights=weights)
 
     def index(self, tokens: Int64[np.ndarray, " k"] | None = None) -> Integer[np.ndarray, "k drawn"]:
-        """Ordered indices of the rows of these tokens, ascending, in the drawn columns."""
+        """Return the ordered indices of the rows of these tokens (ascending; None: all), in the drawn columns."""
         home = self.home[self.columns]
         codes = self.codes if tokens is None or len(tokens) == len(self.codes) else self.codes[tokens]
         return codes + home.astype(f"i{max(4, self.grid.bits // 8)}") if home.any() else codes
 
     def elements(self, tokens: Int64[np.ndarray, " k"], columns: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
-        """Ordered indices of single components, of the columns as the base numbers them."""
+        """Return the ordered index of component ``columns[i]`` (as the base numbers them) of ``tokens[i]``."""
         place = np.full(self.home.size, -1)
         place[self.columns] = np.arange(len(self.columns))
         drawn = place[columns]
@@ -254,7 +252,7 @@ class Cloud:
         return index
 
     def words(self) -> UInt[np.ndarray, "n_tokens dim"]:
-        """All rows as words of the grid; zeros are +0.0."""
+        """Return all rows as bit patterns of the grid; zeros are +0.0."""
         rows = np.tile(from_index(self.home, self.grid), (len(self.codes), 1))
         rows[:, self.columns] = from_index(self.index(), self.grid)
         return rows
@@ -262,22 +260,22 @@ class Cloud:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """A snowball to be drawn, for which trial and by which sampler: what is drawn is a function of these alone."""
+    """One trial to draw: snowball, seed, point, trial and sampler, which alone decide the rows."""
 
     snowball: Snowball
     seed: int
     point: int
     trial: int
     sampler: str
-    cells: Cells | None = field(default=None, repr=False)  # of the snowball, for the sparse sampler
-    noise: Float32[np.ndarray, "n_tokens dim"] | None = field(default=None, repr=False)  # of the notebook sampler
+    cells: Cells | None = field(default=None, repr=False)  # for the sparse sampler
+    noise: Float32[np.ndarray, "n_tokens dim"] | None = field(default=None, repr=False)  # for the notebook sampler
 
     @property
     def is_sparse(self) -> bool:
         """True where cells are drawn, rather than deviates."""
         return self.sampler == "sparse" and self.cells is not None and self.cells.are_few
 
-    def cloud(self) -> Cloud:
+    def cloud(self) -> DrawnCloud:
         if self.noise is not None:
             return perturb(self.snowball, self.noise)
         if self.cells is not None and self.is_sparse:
@@ -285,26 +283,27 @@ class Draw:
         index = self._dense(self.snowball.base, stream=0)
         return _whole(self.snowball, index, "dense", index.size * 2.0**-64)
 
-    def _sparse(self, cells: Cells) -> Cloud:
+    def _sparse(self, cells: Cells) -> DrawnCloud:
         codes = np.zeros((self.snowball.n_tokens, len(cells.columns)), np.int8)
         of_trial = self.seed & 0xFFFFFFFF, self.seed >> 32, self.point, self.trial
         tables = cells.columns, cells.shift, cells.edge_starts, cells.thresholds
         _backends.drawing.draw_sparse(*tables, *of_trial, codes, *_backends.drawing.room())
-        columns, home = cells.columns, cells.home
-        if len(cells.unlisted):  # these by their indices, as a dense draw, from a home of 0
+        columns = cells.columns
+        home = cells.home
+        if len(cells.unlisted):  # drawn densely: codes are ordered indices, so home is 0
             wide = self._dense(self.snowball.base[cells.unlisted], stream=1)
             columns = np.concatenate([columns, cells.unlisted])
-            order = np.argsort(columns)  # as the base has them, so that rows keep their lexicographic order
+            order = np.argsort(columns)  # columns in the base's order keep the lexicographic order of rows
             codes = np.concatenate([codes.astype(wide.dtype), wide], axis=1).take(order, axis=1)
             columns = columns[order]
             home = home.copy()
             home[cells.unlisted] = 0
-        return Cloud(
+        return DrawnCloud(
             grid=cells.grid, home=home, columns=columns, codes=codes, sampler="sparse", neglected=cells.neglected
         )
 
     def _dense(self, base: np.ndarray, *, stream: int) -> Integer[np.ndarray, "n_tokens drawn"]:
-        """Ordered indices of rows around these components, from one of two streams of the trial."""
+        """Draw rows around these components from one of the trial's two random streams; return ordered indices."""
         snowball = self.snowball
         grid = as_grid(snowball.grid)
         index = np.empty((snowball.n_tokens, base.size), f"i{grid.bits // 8}")  # as many bits as its words
@@ -323,30 +322,29 @@ def draw(
     trial: int = 0,
     sampler: str = "sparse",
     cells: Cells | None = None,
-) -> Cloud:
-    """Draw one snowball, as a function of the arguments alone.
+) -> DrawnCloud:
+    """Draw one snowball; the arguments alone decide the rows.
 
     Raises InvalidInput for an unknown sampler, or noise that overflows the grid.
 
     Parameters
     ----------
-    sampler : "sparse" draws the cell of every component in the columns that noise can move, and
-        falls back on "dense" where more than an eighth of the columns have over 128 cells, or
-        components are not independent; "dense" draws a deviate for every component. Their laws
-        agree but for `Cloud.neglected` and 2**-30 a cell.
-    cells : ``snowball.single_cells()``, where the caller has it already
+    sampler : "dense" draws a deviate for every component. "sparse" draws the cell of every component
+        in the columns that noise can move, and is "dense" where more than an eighth of the columns
+        have over 128 cells, or where components are not independent. The two distributions agree
+        up to `DrawnCloud.neglected` and 2**-30 a cell.
+    cells : ``snowball.single_cells()``, to save computing it again
     """
     if sampler not in ("sparse", "dense"):
         raise InvalidInput(f"unknown sampler {sampler!r}; draw knows sparse and dense (for notebook: perturb)")
     if sampler == "sparse" and snowball.has_cells:
         cells = cells or snowball.single_cells()
-    return Draw(
-        snowball=snowball, seed=check_seed(seed), point=point, trial=trial, sampler=sampler, cells=cells
-    ).cloud()
+    check_seed(seed)
+    return Draw(snowball=snowball, seed=seed, point=point, trial=trial, sampler=sampler, cells=cells).cloud()
 
 
-def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud:
-    """Return ``base + z * sigma``, rounded; InvalidInput where it overflows the grid or z has another shape."""
+def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> DrawnCloud:
+    """Return ``base + z * sigma``, rounded; raises InvalidInput where it overflows the grid or z has another shape."""
     if z.shape != (snowball.n_tokens, snowball.dim):
         raise InvalidInput(f"noise must be {snowball.n_tokens} x {snowball.dim}, got {list(z.shape)}")
     grid = as_grid(snowball.grid)
@@ -356,8 +354,8 @@ def perturb(snowball: Snowball, z: Float32[np.ndarray, "n_tokens dim"]) -> Cloud
     return _whole(snowball, index, "notebook", 0.0)
 
 
-def _whole(snowball: Snowball, index: np.ndarray, sampler: str, neglected: float) -> Cloud:
-    return Cloud(
+def _whole(snowball: Snowball, index: np.ndarray, sampler: str, neglected: float) -> DrawnCloud:
+    return DrawnCloud(
         grid=as_grid(snowball.grid),
         home=np.zeros(snowball.dim, np.int64),
         columns=np.arange(snowball.dim),
@@ -368,6 +366,6 @@ def _whole(snowball: Snowball, index: np.ndarray, sampler: str, neglected: float
 
 
 def refuse_overflow(overflows: int, snowball: Snowball) -> None:
-    """Raise InvalidInput where components overflow the snowball's grid."""
+    """Raise InvalidInput if any components (`overflows` of them) overflow the snowball's grid."""
     if overflows:
         raise InvalidInput(SENTENCES["overflows"].format(sigma=snowball.sigma, grid=as_grid(snowball.grid)))

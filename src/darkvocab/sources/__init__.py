@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import CorruptFile, InvalidInput, MissingFile, machine_errors
+from ..progress import Report
 from .gguf import read_gguf
 from .npy import read_array, read_arrays
 from .safetensors import read_tensors, unique_names
@@ -27,7 +28,7 @@ READERS: dict[str, Callable[[File], Mapping[str, Tensor]]] = {
 GIVE = f"give a {', '.join(READERS)} or .gguf file, an index of shards, or a model folder"
 WEIGHTS: list[str] = FORMATS["weights"]
 ADAPTER = "adapter_config.json"
-INDEX = ".index.json"
+INDEX_SUFFIX = ".index.json"
 TEMPLATES: list[str] = FORMATS["templates"]
 BESIDE: list[str] = [*FORMATS["beside_gguf"], *TEMPLATES]
 LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
@@ -35,7 +36,7 @@ LATER_PART = re.compile(r".+-(?!00001)[0-9]{5}-of-[0-9]{5}\.gguf")
 ON_HUB = re.compile(r"(hf|https?)://.+|\w[\w.-]*/[\w.-]+((@|/).+)?", re.ASCII)
 
 
-class Folder(LazyMapping[File]):
+class FolderFiles(LazyMapping[File]):
     """The files of a folder, here or on the Hub, by name."""
 
     def __init__(self, said: str, names: list[str], look_up: Callable[[str], File]) -> None:
@@ -44,37 +45,33 @@ class Folder(LazyMapping[File]):
 
 
 @machine_errors()
-def open_source(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Source:
+def open_source(path: str | Path, progress: Report | None = None) -> Source:
     """Open the tensors of a file, or of a model folder (one file, or shards with their index); see `docs/files.md`.
 
-    Only headers are read. Beside a folder's tensors: its `config.json`, and its files by name. Where nothing lies at
-    `path`, a text may also be `org/name[@revision][/file or folder]` on the Hub; `progress` is told (bytes read, bytes
-    asked for) as pieces of its files arrive, now and later.
+    Only headers are read now. A text at which no file lies may name `org/name[@revision][/file or folder]` on the Hub;
+    `progress` is called with (bytes read, bytes asked for) as pieces of such files arrive, now and later.
 
     Raises MissingFile (nothing there, a folder without weights, a missing shard), AccessRefused and Unreachable as
-    `HubFile.bring`, CorruptFile as the readers of `READERS`, `read_gguf` and `read_sharded`, and InvalidInput for a
-    kind of file that is not known.
+    `HubFile.bring`, CorruptFile as the readers of each format, and InvalidInput for an unknown kind of file.
     """
     place = located(path, progress)
-    return _open_folder(path, place) if isinstance(place, Folder) else _open_file(place, path)
+    return _open_folder(path, place) if isinstance(place, FolderFiles) else _open_file(place, path)
 
 
 @machine_errors()
 def located(
-    path: str | Path,
-    progress: Callable[[int, int], None] | None = None,
-    wanted: tuple[str, str] = ("file or folder", GIVE),
-) -> File | Folder:
-    """Return the file, or the files of the folder by name, that a path or a name on the Hub stands for.
+    path: str | Path, progress: Report | None = None, wanted: tuple[str, str] = ("file or folder", GIVE)
+) -> File | FolderFiles:
+    """Return the file, or the files of the folder, at a path or under a name on the Hub.
 
-    Parameters and errors as `open_source`; `wanted` is what was asked for and what may be given, as errors have it.
+    Parameters and errors as `open_source`; `wanted` has the words of errors: what was asked for, what may be given.
     """
     place = Path(path)
     if place.is_file():
         return place
     if place.is_dir():
         names = sorted(item.name for item in place.iterdir() if item.is_file())
-        return Folder(str(place), names, place.__truediv__)
+        return FolderFiles(str(place), names, place.__truediv__)
     if not (isinstance(path, str) and ON_HUB.fullmatch(path)):
         what, give = wanted
         raise MissingFile(f"no {what} {str(path)!r}; {give}, or org/name[@revision] on the Hub")
@@ -92,15 +89,12 @@ def located(
     names = sorted(file.name for file in map(PurePosixPath, repo.listing) if file.parent == folder)
     if not names:
         raise MissingFile(f"{repo} has no file or folder {within!r}")
-    return Folder(str(file if within else repo), names, lambda name: repo.file(folder / name))
+    return FolderFiles(str(file if within else repo), names, lambda name: repo.file(folder / name))
 
 
 @machine_errors()
 def revisions(path: str) -> dict[str, str] | None:
-    """Return what opens every branch and tag of a model on the Hub, by name; None where a text names no such model.
-
-    Raises as `hub.repo.revisions`.
-    """
+    """Return an address of each branch and tag of a model on the Hub, or None; raises as `hub.repo.revisions`."""
     if Path(path).exists() or not ON_HUB.fullmatch(path):
         return None
     from .hub import repo
@@ -112,7 +106,7 @@ def revisions(path: str) -> dict[str, str] | None:
 
 
 def _parse(text: str) -> tuple[str, str | None, str]:
-    """Return repository, revision (None: the default) and path in it, of a text that `ON_HUB` matches."""
+    """Split a name on the Hub into repository, revision (None: the default) and path in it."""
     from huggingface_hub import constants, parse_hf_uri
 
     try:
@@ -124,8 +118,8 @@ def _parse(text: str) -> tuple[str, str | None, str]:
     return uri.id, uri.revision, uri.path_in_repo.rstrip("/")
 
 
-def _open_folder(asked: str | Path, held: Folder) -> Source:
-    """Open a folder that has these files; one on the Hub by its only weights, too, whatever they are called."""
+def _open_folder(asked: str | Path, held: FolderFiles) -> Source:
+    """Open a folder by the usual name of its weights; on the Hub also by its only weights, whatever their name."""
     weights = next((name for name in WEIGHTS if name in held), None)
     if weights is None:
         readable = [name for name in sorted(held) if Path(name).suffix in (*READERS, ".gguf")]
@@ -149,8 +143,8 @@ def _open_file(path: File, asked: str | Path) -> Source:
         return Source(asked=asked, tensors=tensors, metadata=metadata, beside=beside)
     if path.suffix in READERS:
         return Source(asked=asked, tensors=READERS[path.suffix](path))
-    kind = Path(path.name.removesuffix(INDEX)).suffix
-    if path.name.endswith(INDEX) and kind in READERS:
+    kind = Path(path.name.removesuffix(INDEX_SUFFIX)).suffix
+    if path.name.endswith(INDEX_SUFFIX) and kind in READERS:
         return Source(asked=asked, tensors=read_sharded(path, READERS[kind]))
     raise InvalidInput(f"cannot read {path.name!r}; {GIVE}")
 
@@ -158,13 +152,13 @@ def _open_file(path: File, asked: str | Path) -> Source:
 def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
     """Return the tensors of all shards that a `model.safetensors.index.json` or `pytorch_model.bin.index.json` names.
 
-    `read` reads a shard, of a remote index only when a tensor in it is asked for; the index's own name says what a
-    shard's name must end with.
+    `read` opens a shard; for a remote index only when one of its tensors is asked for. A shard must have the suffix
+    that the index's name has before `.index.json`.
 
     Raises MissingFile for a shard, and CorruptFile: not such an index, a shard outside the index's folder, or one that
     lacks a tensor the index places there.
     """
-    ending = Path(index.name.removesuffix(INDEX)).suffix
+    ending = Path(index.name.removesuffix(INDEX_SUFFIX)).suffix
     try:
         places = json.loads(index.read_text("utf-8"), object_pairs_hook=unique_names)["weight_map"]
         places = {str(name): str(shard) for name, shard in places.items()}
@@ -203,10 +197,10 @@ def read_sharded(index: File, read: Callable[[File], Mapping[str, Tensor]]) -> M
 
 @machine_errors()
 def chat_template(source: Source) -> str | None:
-    """Return the chat template of a checkpoint, as it is written; None where it has none.
+    """Return the source text of a checkpoint's chat template; None where it has none.
 
-    A GGUF file's own comes first, then that of `TEMPLATES` beside the weights, in this order, as transformers has it.
-    Of several the one named `default`, else the first. Remote files are read now. Raises CorruptFile.
+    The first of: the header of a GGUF file, then the files `TEMPLATES` beside the weights, as transformers orders them.
+    Of several in a file, the one named `default`, else the first. Remote files are read now. Raises CorruptFile.
     """
     held = source.metadata.get("tokenizer.chat_template")
     if isinstance(held, str):
@@ -225,7 +219,7 @@ def chat_template(source: Source) -> str | None:
 
 
 def _chosen(held: Any) -> str | None:
-    """Return a template, or one of a list of templates with names."""
+    """Return a template itself, or from a list of named templates the default one."""
     if not isinstance(held, list):
         return held if isinstance(held, str) else None
     named = [one for one in held if isinstance(one, dict) and isinstance(one.get("template"), str)]

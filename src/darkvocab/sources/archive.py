@@ -18,17 +18,17 @@ LOCAL = struct.Struct("<4s22xHH")  # signature, length of the name, length of th
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """Place of an entry's bytes."""
 
     offset: int  # bytes from the start of the file
     size: int
 
 
-def read_archive(path: File) -> Mapping[str, Entry]:
+def read_archive(path: File) -> Mapping[str, ArchiveEntry]:
     """Return the entries of a zip archive by name; nothing is decompressed, and checksums are not compared.
 
-    Of a remote one the directory is read and checked, and each entry when it is asked for.
+    A remote archive's directory is read and checked now, each entry when it is asked for.
 
     Raises MissingFile, and CorruptFile: truncated, or not a zip archive; a name that comes twice; an entry that is
     compressed or encrypted, leaves the file, or overlaps another.
@@ -36,16 +36,17 @@ def read_archive(path: File) -> Mapping[str, Entry]:
     if not isinstance(path, Path):
         file = path.open("rb")
         file.seek(max(0, path.stat().st_size - END))
-        file.read()  # here an error of the network is one; zipfile would take it for a bad archive
+        file.read()  # now, since zipfile takes an error of the network for a bad archive
         return _entries(path, file)
     with path.open("rb") as file:
         return dict(_entries(path, file))
 
 
-def _entries(path: File, file: BinaryIO) -> LazyMapping[Entry]:
+def _entries(path: File, file: BinaryIO) -> LazyMapping[ArchiveEntry]:
     try:
         with zipfile.ZipFile(file) as archive:
-            infos, end = archive.infolist(), archive.start_dir
+            infos = archive.infolist()
+            end = archive.start_dir
     except Exception as error:  # on odd bytes zipfile lets through struct.error, OSError, NotImplementedError
         if isinstance(error, OSError) and not isinstance(path, Path):
             raise
@@ -58,7 +59,7 @@ def _entries(path: File, file: BinaryIO) -> LazyMapping[Entry]:
     ordered = [*sorted(infos, key=lambda info: info.header_offset), None]
     by_name = {info.filename: (info, after) for info, after in pairwise(ordered) if info}
 
-    def look_up(name: str) -> Entry:
+    def look_up(name: str) -> ArchiveEntry:
         info, after = by_name[name]
         what = f"{path}: entry {name[:80]!r}"
         file.seek(info.header_offset)
@@ -66,7 +67,7 @@ def _entries(path: File, file: BinaryIO) -> LazyMapping[Entry]:
         signature, named, extra = LOCAL.unpack(head) if len(head) == LOCAL.size else (b"", 0, 0)
         if signature != b"PK\x03\x04":
             raise CorruptFile(f"{what} has no header at byte {info.header_offset:,}; truncated, or made to mislead")
-        entry = Entry(info.header_offset + LOCAL.size + named + extra, info.file_size)
+        entry = ArchiveEntry(info.header_offset + LOCAL.size + named + extra, info.file_size)
         if after and entry.offset + entry.size > after.header_offset:
             raise CorruptFile(f"{path}: entry {after.filename[:80]!r} overlaps {name[:80]!r}")
         if entry.offset + entry.size > end:

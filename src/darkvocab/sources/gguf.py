@@ -17,22 +17,21 @@ from ..text import listed
 from .tensors import FORMATS, SENTENCES, File, Tensor
 
 MAX_ITEMS = 4_000_000  # texts, keys and tensors that a header may list
-MAX_NAME = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
-MAX_DIMS = 4
-FORMAT = "see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; download the file again"
+MAX_NAME_BYTES = 1000  # bytes of a key or a tensor's name; the format allows 65,535 and 64
+MAX_GGUF_DIMS = 4
+SEE_GGUF = "see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; download the file again"
 
-# Types of values by number: how they are unpacked. 8 is a text, 9 an array.
-SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
-TEXT, ARRAY = 8, 9
-
+SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))  # struct codes, by type of value
+TEXT_VALUE = 8
+ARRAY_VALUE = 9
 # Types of tensors by number: name, and how many numbers share how many bytes.
-TYPES = {number: (name, numbers, size) for name, (number, numbers, size) in FORMATS["gguf"].items()}
-KEPT = frozenset(FORMATS["gguf_kept"])  # keys of a header
+TENSOR_TYPES = {number: (name, numbers, size) for name, (number, numbers, size) in FORMATS["gguf"].items()}
+KEPT_KEYS = frozenset(FORMATS["gguf_kept"])  # keys of a header
 
 
 @dataclass(kw_only=True)
 class _Reader:
-    """Takes values from a header, one after the other, never from behind the file's end."""
+    """Reader of a header's values, one after the other, never beyond the end of the file."""
 
     path: File
     data: BinaryIO
@@ -41,10 +40,10 @@ class _Reader:
     n_items: int = 0
 
     def wrong(self, what: str) -> CorruptFile:
-        return CorruptFile(f"{self.path}: {what}; {FORMAT}")
+        return CorruptFile(f"{self.path}: {what}; {SEE_GGUF}")
 
     def take(self, size: int, *, keep: bool = True) -> bytes:
-        """Return so many bytes; go past them, and return none, where they are not to be kept."""
+        """Return the next bytes, or skip them and return none where `keep` is false."""
         if size > self.size - self.at:
             raise CorruptFile(SENTENCES["header_cut"].format(reader=self, size=size))
         self.at += size
@@ -61,31 +60,32 @@ class _Reader:
 
     def name(self) -> str:
         size = self.number("Q")
-        if size > MAX_NAME:
-            raise self.wrong(f"a name of {size:,} bytes at byte {self.at:,}; at most {MAX_NAME:,} are read")
+        if size > MAX_NAME_BYTES:
+            raise self.wrong(f"a name of {size:,} bytes at byte {self.at:,}; at most {MAX_NAME_BYTES:,} are read")
         try:
             return self.take(size).decode()
         except UnicodeDecodeError:
             raise self.wrong(f"a text at byte {self.at - size:,} that is not UTF-8") from None
 
     def count(self, n: int) -> int:
-        """So many items follow, each of some bytes."""
+        """Count items that follow, and return their number; CorruptFile for more than `MAX_ITEMS` in all."""
         self.n_items += n
         if self.n_items > MAX_ITEMS:
             raise self.wrong(f"a header of {self.n_items:,} items; at most {MAX_ITEMS:,} are read")
         return n
 
     def value(self, *, keep: bool) -> Any:
-        """Return a number, a text, an array of numbers or a list of texts as bytes; empty if it is not to be kept."""
+        """Return a number, a text, an array of numbers or a list of texts as bytes; empty where `keep` is false."""
         kind = self.number("I")
         if kind in SCALARS:
             return self.number(SCALARS[kind])
-        if kind == TEXT:
+        if kind == TEXT_VALUE:
             return self.take(self.number("Q"), keep=keep).decode(errors="replace")
-        if kind != ARRAY:
+        if kind != ARRAY_VALUE:
             raise self.wrong(f"a value of unknown type {kind} at byte {self.at:,}")
-        kind, n = self.number("I"), self.number("Q")
-        if kind == TEXT:
+        kind = self.number("I")
+        n = self.number("Q")
+        if kind == TEXT_VALUE:
             return [self.take(self.number("Q"), keep=keep) for _ in range(self.count(n))]
         if kind not in SCALARS:
             raise self.wrong(f"an array of values of unknown type {kind} at byte {self.at:,}")
@@ -96,7 +96,7 @@ class _Reader:
 
 
 def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a GGUF file, with all its parts, and its metadata by key: those of `KEPT`.
+    """Return the tensors of a GGUF file and its other parts, and the metadata under `KEPT_KEYS`.
 
     A quantised tensor's words are the bytes of its blocks; `dequantised` makes numbers of them.
 
@@ -106,18 +106,16 @@ def read_gguf(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     tensors, metadata = _read_one(path)
     count = metadata.get("split.count", 0)
-    if type(count) is int and count > 1:
-        for part in _parts(path, count):
-            if part.name != path.name:
-                others, more = _read_one(part)
-                if twice := tensors.keys() & others.keys():
-                    raise CorruptFile(f"{part}: holds tensor {min(twice)!r}, which another part holds, too")
-                tensors |= others
-                metadata = {**more, **metadata}
+    for part in _other_parts(path, count) if type(count) is int and count > 1 else []:
+        others, more = _read_one(part)
+        if twice := tensors.keys() & others.keys():
+            raise CorruptFile(f"{part}: holds tensor {min(twice)!r}, which another part holds, too")
+        tensors |= others
+        metadata = {**more, **metadata}
     return tensors, metadata
 
 
-def _parts(path: File, count: int) -> list[File]:
+def _other_parts(path: File, count: int) -> list[File]:
     named = re.fullmatch(r"(.+)-[0-9]{5}-of-([0-9]{5})\.gguf", path.name)
     if not named or int(named[2]) != count:
         raise CorruptFile(SENTENCES["names_of_parts"].format(path=path, count=count))
@@ -125,11 +123,11 @@ def _parts(path: File, count: int) -> list[File]:
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
         raise MissingFile(f"{path} is one of {count:,} parts, and {listed(missing, 3)} not there; download all of them")
-    return parts
+    return [part for part in parts if part.name != path.name]
 
 
 def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and the metadata that are used, of one file."""
+    """Read the tensors and the kept metadata of one file."""
     size = path.stat().st_size
     if size < 24:
         raise CorruptFile(f"{path}: {size} bytes are too few for a GGUF file; download it again")
@@ -141,13 +139,14 @@ def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if version not in (2, 3):
             big = int.from_bytes(version.to_bytes(4, "little"), "big") in (2, 3)
             raise reader.wrong("big-endian" if big else f"version {version:,} of the format, known are 2 and 3")
-        n_tensors, n_values = reader.number("Q"), reader.number("Q")
+        n_tensors = reader.number("Q")
+        n_values = reader.number("Q")
         metadata: dict[str, Any] = {}
         for _ in range(reader.count(n_values)):
             key = reader.name()
             if key in metadata:
                 raise reader.wrong(f"the header names {key!r} twice")
-            metadata[key] = reader.value(keep=key in KEPT)
+            metadata[key] = reader.value(keep=key in KEPT_KEYS)
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
             raise reader.wrong(f"an alignment of {alignment!r}, which is no power of two")
@@ -162,30 +161,30 @@ def _read_one(path: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     at = start
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
         if tensor.offset < at:
-            raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {FORMAT}")
+            raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {SEE_GGUF}")
         at = tensor.offset + tensor.nbytes
-    return tensors, {key: held for key, held in metadata.items() if key in KEPT}
+    return tensors, {key: held for key, held in metadata.items() if key in KEPT_KEYS}
 
 
 def _entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
-    """Name, shape, type and offset of a tensor."""
+    """Read name, shape, type and offset of a tensor."""
     name = reader.name()
     n_dims = reader.number("I")
-    if n_dims > MAX_DIMS:
-        raise reader.wrong(f"tensor {name!r} has {n_dims:,} dimensions; the format allows {MAX_DIMS}")
-    shape = tuple(reader.number("Q") for _ in range(n_dims))[::-1]  # GGUF says how long a row is first
+    if n_dims > MAX_GGUF_DIMS:
+        raise reader.wrong(f"tensor {name!r} has {n_dims:,} dimensions; the format allows {MAX_GGUF_DIMS}")
+    shape = tuple(reader.number("Q") for _ in range(n_dims))[::-1]  # GGUF has the length of a row first
     return name, shape, reader.number("I"), reader.number("Q")
 
 
 def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int, size: int) -> Tensor:
     name, shape, kind, offset = entry
-    if kind not in TYPES:
+    if kind not in TENSOR_TYPES:
         raise CorruptFile(f"{path}: tensor {name!r} has unknown type {kind}; known: {', '.join(FORMATS['gguf'])}")
-    dtype, numbers, block = TYPES[kind]
+    dtype, numbers, block = TENSOR_TYPES[kind]
     what = f"{path}: tensor {name!r}, {dtype} {list(shape)}"
     row = shape[-1] if shape else 1
     if row % numbers:
-        raise CorruptFile(f"{what}: {row:,} is no multiple of {numbers}; {FORMAT}")
+        raise CorruptFile(f"{what}: {row:,} is no multiple of {numbers}; {SEE_GGUF}")
     begin = start + offset
     end = begin + math.prod(shape) // numbers * block
     if end > size:
@@ -195,15 +194,15 @@ def _tensor(path: File, entry: tuple[str, tuple[int, ...], int, int], start: int
 
 
 def n_numbers(size: int, dtype: str) -> int:
-    """Numbers in a row of so many bytes."""
+    """Return how many numbers a row of `size` bytes holds."""
     _, numbers, block = FORMATS["gguf"][dtype]
     return size // block * numbers
 
 
 def dequantised(words: np.ndarray, dtype: str) -> np.ndarray:
-    """Numbers of quantised rows: [n, bytes of a row] uint8 to [n, dim] float32, as the `gguf` package makes them.
+    """Dequantise rows by the `gguf` package: [n, bytes of a row] uint8 to [n, dim] float32.
 
-    A type that it cannot make numbers of is an InvalidInput.
+    Raises InvalidInput for a type that the package cannot dequantise.
     """
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize
@@ -212,7 +211,7 @@ def dequantised(words: np.ndarray, dtype: str) -> np.ndarray:
     if 0 in shape:
         return np.empty(shape, np.float32)
     try:
-        with np.errstate(all="ignore"):  # a scale that is no number makes a row that is none, which is found later
+        with np.errstate(all="ignore"):  # a NaN scale makes a NaN row, which is reported later
             rows = dequantize(np.ascontiguousarray(words), GGMLQuantizationType(FORMATS["gguf"][dtype][0]))
     except (NotImplementedError, ValueError):  # not yet, or a type that an older package does not know
         raise InvalidInput(SENTENCES["unknown_to_gguf"].format(dtype=dtype)) from None

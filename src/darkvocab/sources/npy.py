@@ -11,7 +11,7 @@ from .archive import read_archive
 from .tensors import SENTENCES, File, Tensor
 
 # numpy has no name for bfloat16: ml_dtypes saves it as two opaque bytes.
-DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
+NPY_DTYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
 
 
 def read_array(path: File) -> Tensor:
@@ -21,7 +21,7 @@ def read_array(path: File) -> Tensor:
     float32, float64 and (saved by ml_dtypes) bfloat16.
     """
     tensor, dtype = _read_header(path, path.stem, str(path), 0, path.stat().st_size)
-    if dtype.str not in DTYPES:
+    if dtype.str not in NPY_DTYPES:
         what = "Python objects" if dtype.hasobject else repr(dtype.str)
         raise CorruptFile(f"{path}: holds {what}; save it as float32, float16 or (with ml_dtypes) bfloat16")
     if tensor.strides:
@@ -32,8 +32,8 @@ def read_array(path: File) -> Tensor:
 def read_arrays(path: File) -> dict[str, Tensor]:
     """Return the arrays of an `.npz` file that `numpy.savez` wrote, by name; members that are no arrays are left out.
 
-    An array of another type, or stored column by column, is listed, and an error only where it is asked for. Raises as
-    `read_archive` (so for `numpy.savez_compressed`), and CorruptFile for a member that is truncated or not `.npy`.
+    An array of another type, or in Fortran order, is listed and raises only when it is read. Raises as `read_archive`
+    (so for `numpy.savez_compressed`), and CorruptFile for a member that is truncated or not `.npy`.
     """
     tensors = {}
     for member, entry in read_archive(path).items():
@@ -45,7 +45,7 @@ def read_arrays(path: File) -> dict[str, Tensor]:
 
 
 def _read_header(path: File, name: str, what: str, start: int, end: int) -> tuple[Tensor, np.dtype]:
-    """Return the array between these bytes of a file by its header, checked against them, and its type in numpy."""
+    """Read the header of an array at bytes `start` to `end` of a file; return the tensor and its numpy dtype."""
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a header that Python 2 wrote
@@ -58,14 +58,14 @@ def _read_header(path: File, name: str, what: str, start: int, end: int) -> tupl
             offset = file.tell()
     except OSError:
         raise
-    except Exception as error:  # numpy's parser lets through whatever Python's raises, TokenError and IndexError too
+    except Exception as error:  # numpy parses with Python's tokenizer: TokenError, IndexError and so on
         raise CorruptFile(f"{what}: not a readable .npy array ({type(error).__name__}: {error})") from None
     if not all(type(n) is int and n >= 0 for n in shape):
         raise CorruptFile(f"{what}: not a readable .npy array (shape {shape})")
     needed = 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize  # objects are a pickle, of any length
     if end - offset < needed:
         raise CorruptFile(SENTENCES["too_few_numbers"].format(what=what, size=end - offset, shape=shape))
-    # Strides of what is stored column by column, in words.
+    # In Fortran order; in words.
     strides = tuple(math.prod(shape[:axis]) for axis in range(len(shape))) if by_columns and len(shape) > 1 else None
-    kind = DTYPES.get(dtype.str, dtype.str)
+    kind = NPY_DTYPES.get(dtype.str, dtype.str)
     return Tensor(name=name, dtype=kind, shape=shape, path=path, offset=offset, strides=strides), dtype

@@ -1,8 +1,8 @@
 """Pickles, read without unpickling.
 
-The opcodes move inert values over a stack. What a pickle names is a `Name`, two texts: nothing is imported, and nothing
-is called but the stand-ins that the caller of `read_pickle` gives for names it knows. There is no `pickle.Unpickler`
-here whose methods a file could reach.
+The opcodes move inert values over a stack. A global of a pickle becomes a `Name`, two texts: nothing is imported, and
+only the stand-ins that the caller of `read_pickle` gives for known names are called. No `pickle.Unpickler` is used,
+whose methods a file could reach.
 """
 
 import pickletools
@@ -14,8 +14,8 @@ from ..errors import CorruptFile, InvalidInput
 from .tensors import FORMATS, SENTENCES
 
 MAX_OPCODES = 4_000_000  # some 40 a tensor; an opcode of one byte makes an object of a hundred
-MAX_ARGUMENTS = 16  # what is said once may be used a million times, so it must be short
-MAX_NAME = 200
+MAX_ARGUMENTS = 16  # a file may use the same arguments a million times, so they must be few
+MAX_GLOBAL = 200
 UNREAD = SENTENCES["unread_pickle"]
 OBJECTS = {"NEWOBJ": 2, "NEWOBJ_EX": 3}  # how far down the stack the class lies
 
@@ -28,7 +28,7 @@ class Name:
     name: str
 
     def __post_init__(self) -> None:
-        if not (type(self.module) is str and type(self.name) is str and len(self.module + self.name) <= MAX_NAME):
+        if not (type(self.module) is str and type(self.name) is str and len(self.module + self.name) <= MAX_GLOBAL):
             raise InvalidInput("a name that is no text, or far too long")
 
     def __str__(self) -> str:
@@ -49,12 +49,12 @@ def read_pickle(
 ) -> Any:
     """Return the value that a pickle describes, dicts as `Pairs`, sets as lists.
 
-    One object may lie in several places, and a list or dict may hold itself: who walks it must expect it. `calls` are
-    stand-ins for what may be called, by `module.name`, each of which must take a time that no argument lengthens; a
-    pickle may set attributes of the types in `builds`, which are dropped; `refer` makes something of a persistent id.
+    One object may lie in several places, and a list or dict may hold itself. `calls` are stand-ins for the callables
+    that a pickle may name, by `module.name`; each must take constant time. Attributes that it sets on the types in
+    `builds` are dropped; `refer` turns a persistent id into a value.
 
-    Raises CorruptFile: not a pickle; one that calls or builds anything else; more than four million opcodes. The
-    sentence lacks the file's name.
+    Raises CorruptFile, whose sentence lacks the file's name: not a pickle; one that calls or builds anything else; more
+    than four million opcodes.
     """
     try:
         return _Machine(calls=calls, builds=builds, refer=refer).run(data)
@@ -83,15 +83,12 @@ class _Machine:
                 if len(self.stack) != 1 or self.below:
                     raise InvalidInput("values are left over at its end")
                 return self.stack.pop()
-            if opcode.name not in OPERATIONS:  # INST, OBJ, NEWOBJ, NEWOBJ_EX, PERSID, EXT1, NEXT_BUFFER, ...
-                raise self.refusal(opcode.name, argument)
+            if opcode.name in OBJECTS:
+                raise _refusal(self.stack[-OBJECTS[opcode.name]])
+            if opcode.name not in OPERATIONS:  # INST, OBJ, PERSID, EXT1, NEXT_BUFFER, ...
+                raise _refusal(f"{opcode.name} {str(argument or '')[:80]}".strip())
             OPERATIONS[opcode.name](self, argument)
         raise InvalidInput("it has no end")
-
-    def refusal(self, name: str, argument: Any) -> CorruptFile:
-        if name in OBJECTS:
-            return _refusal(self.stack[-OBJECTS[name]])
-        return _refusal(f"{name} {str(argument or '')[:80]}".strip())
 
     def push(self, value: Any) -> None:
         self.stack.append(value)

@@ -1,4 +1,4 @@
-"""Safetensors headers, checked in full: every way in which one can be wrong has its own sentence.
+"""Safetensors headers, checked in full, with a sentence for each way in which one can be wrong.
 
 Our own reader, because the library's gives numpy no bfloat16 or float8 and copies what it loads.
 """
@@ -13,11 +13,11 @@ from .tensors import FORMATS, SENTENCES, File, Tensor
 
 MAX_HEADER = 100_000_000  # bytes, as the reference implementation
 BITS = {name: int(bits) for bits, names in FORMATS["safetensors"].items() for name in names.split()}
-FORMAT = "see https://github.com/huggingface/safetensors#format; download the file again"
+SEE_SAFETENSORS = "see https://github.com/huggingface/safetensors#format; download the file again"
 
 
 def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object, for `json.loads`; a name that comes twice is a `CorruptFile`."""
+    """Return a JSON object, as hook of `json.loads`; CorruptFile for a name that comes twice."""
     names = dict(pairs)
     if len(names) < len(pairs):
         twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
@@ -43,20 +43,17 @@ def _read_header(path: File) -> tuple[dict[str, Any], int]:
     except CorruptFile as error:
         raise CorruptFile(f"{path}: the header {error}") from None
     except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path}: the header is not JSON ({error}); {FORMAT}") from None
+        raise CorruptFile(f"{path}: the header is not JSON ({error}); {SEE_SAFETENSORS}") from None
     if not isinstance(header, dict):
-        raise CorruptFile(f"{path}: the header is not a JSON object; {FORMAT}")
+        raise CorruptFile(f"{path}: the header is not a JSON object; {SEE_SAFETENSORS}")
     return header, 8 + length
 
 
 def read_metadata(path: File) -> dict[str, str]:
-    """Return the texts that a file's header keeps under `__metadata__`; none where it has no such entry.
-
-    Raises as `read_tensors`, and CorruptFile where the entry is not texts by name.
-    """
+    """Return the texts under `__metadata__` in a file's header; CorruptFile for other values there."""
     metadata = _read_header(path)[0].get("__metadata__", {})
     if not (isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())):
-        raise CorruptFile(f"{path}: __metadata__ must hold texts by name; {FORMAT}")
+        raise CorruptFile(f"{path}: __metadata__ must hold texts by name; {SEE_SAFETENSORS}")
     return metadata
 
 
@@ -74,12 +71,12 @@ def read_tensors(path: File) -> dict[str, Tensor]:
     at = start
     for tensor, begin, end in tensors:
         if begin < at:
-            raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {FORMAT}")
+            raise CorruptFile(f"{path}: tensor {tensor.name!r} overlaps the one before it; {SEE_SAFETENSORS}")
         if begin > at:
-            raise CorruptFile(SENTENCES["hole"].format(path=path, size=begin - at, tensor=tensor, see=FORMAT))
+            raise CorruptFile(SENTENCES["hole"].format(path=path, size=begin - at, tensor=tensor, see=SEE_SAFETENSORS))
         at = end
     if at != size:
-        raise CorruptFile(f"{path}: {size - at:,} bytes at the end belong to no tensor; {FORMAT}")
+        raise CorruptFile(f"{path}: {size - at:,} bytes at the end belong to no tensor; {SEE_SAFETENSORS}")
     return {tensor.name: tensor for tensor, _, _ in tensors}
 
 
@@ -90,7 +87,7 @@ def _tensor(path: File, name: str, entry: Any, start: int, size: int) -> tuple[T
     dtype, sizes, offsets = map(facts.get, ("dtype", "shape", "data_offsets"))
     lists = all(isinstance(one, list) and all(type(n) is int and n >= 0 for n in one) for one in (sizes, offsets))
     if not (lists and isinstance(dtype, str) and len(offsets) == 2):
-        raise CorruptFile(f"{what} needs dtype, shape and two data_offsets; {FORMAT}")
+        raise CorruptFile(f"{what} needs dtype, shape and two data_offsets; {SEE_SAFETENSORS}")
     shape = tuple(sizes)
     begin, end = (start + offset for offset in offsets)
     if dtype not in BITS:

@@ -1,6 +1,6 @@
 """Files, and a tensor in one: its raw words, memory-mapped, with the dtype that the file declares.
 
-A file is a path, or a `RemoteFile`, which comes here piece by piece as it is looked at.
+A file is a path, or a `RemoteFile`, which is downloaded piece by piece as it is read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import attrgetter
@@ -24,17 +25,14 @@ FORMATS, SENTENCES = (
     tomllib.loads(Path(__file__).with_name(name).read_text("utf-8")) for name in ("formats.toml", "sentences.toml")
 )
 WORDS = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
-# Types of packed numbers and of what belongs to them: no numbers of an embedding by themselves.
+# Dtypes of packed numbers and their scales: not yet the numbers of an embedding.
 PACKED = {"I64": "<u8", "I32": "<u4", "U32": "<u4", "I8": "u1", "U8": "u1", "F8_E8M0": "u1"}
 
 
 class RemoteFile:
-    """A file elsewhere, in a path's place: pieces of it are brought here when they are asked for (`hub.repo.HubFile`).
+    """File elsewhere, downloaded piece by piece, with the methods of a path that readers use (`hub.repo.HubFile`)."""
 
-    `str` names it for people. What a path is asked by the readers of formats, it answers.
-    """
-
-    path: PurePosixPath  # where it lies there
+    path: PurePosixPath  # in its repository
 
     name = property(attrgetter("path.name"))
     stem = property(attrgetter("path.stem"))
@@ -50,31 +48,22 @@ else:
 Value = TypeVar("Value")
 
 
-class LazyMapping(Mapping[str, Value]):
-    """Tensors or entries by name, each looked up when it is first asked for: names are known."""
+class LazyMapping(UserDict[str, Value]):
+    """Tensors or entries by names that are known, each looked up when it is first asked for."""
 
     def __init__(self, names: Mapping[str, Any], look_up: Callable[[str], Value]) -> None:
-        self._names = names
+        super().__init__(names)
         self._look_up = cache(look_up)
 
     def __getitem__(self, name: str) -> Value:
-        if name not in self._names:
+        if name not in self:
             raise KeyError(name)
         return self._look_up(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """A tensor's place in a file. `words` reads the pages that are looked at; of a remote file, the tensor."""
+    """A tensor's place in a file. `words` reads the pages that are used; of a remote file, the whole tensor."""
 
     name: str
     dtype: str  # as safetensors names it: BF16, F16, F32, F8_E4M3, F8_E5M2, ...; or as GGUF: Q4_K, ...
@@ -115,10 +104,10 @@ class Tensor:
 
     @machine_errors()
     def packed(self) -> np.ndarray:
-        """Map the unsigned words as `words` does, of the types of `PACKED`, too.
+        """Map the unsigned words as `words` does, also for the dtypes of `PACKED`.
 
-        Raises InvalidInput where rows do not lie one after the other; MissingFile, AccessRefused, Unreachable or
-        DiskFull where the file cannot be read.
+        Raises InvalidInput for a tensor with strides; MissingFile, AccessRefused, Unreachable or DiskFull where the
+        file cannot be read.
         """
         if self.strides is not None:
             raise InvalidInput(SENTENCES["view"].format(view=self, shape=list(self.shape), strides=list(self.strides)))
@@ -148,7 +137,7 @@ class Source:
 
 
 def read_json(path: File) -> Any:
-    """Return what a JSON file holds; raises CorruptFile where that is not JSON."""
+    """Parse a JSON file; raises CorruptFile where it is not JSON."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -156,7 +145,7 @@ def read_json(path: File) -> Any:
 
 
 def read_object(path: File) -> dict[str, Any]:
-    """Return the object that a JSON file holds; raises CorruptFile where it holds none."""
+    """Parse a JSON file that holds an object; raises CorruptFile where it does not."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise CorruptFile(f"{path}: not a JSON object")
@@ -168,7 +157,8 @@ def sha256(path: File, progress: Callable[[int], None] | None = None) -> str:
     """Return the SHA-256 of a file, hexadecimal; `progress` is called with the bytes of each block of a local one."""
     if not isinstance(path, Path):
         return path.sha256
-    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 22))
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(1 << 22))
     with path.open("rb", buffering=0) as file:
         while n := file.readinto(block):
             digest.update(block[:n])

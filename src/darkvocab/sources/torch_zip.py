@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptFile, InvalidInput
-from .archive import Entry, read_archive
+from .archive import ArchiveEntry, read_archive
 from .pickled import MAX_ARGUMENTS, Name, Pairs, read_pickle
 from .tensors import FORMATS, SENTENCES, File, LazyMapping, Tensor
 
 MAX_PICKLE = 100_000_000  # bytes, as a safetensors header
 MAX_TENSORS = 1 << 18
-MAX_DEPTH, MAX_NAME = 16, 500  # of dicts in dicts; characters
-MAX_DIMS, MAX_COUNT = 64, 1 << 63
+MAX_DEPTH = 16  # of dicts in dicts
+MAX_KEY = 500  # characters
+MAX_TORCH_DIMS = 64
+MAX_COUNT = 1 << 63
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled
-
-# Types of torch: as safetensors names them, and bytes of a word.
-DTYPES: dict[str, list] = FORMATS["torch"]
+TORCH_DTYPES: dict[str, list] = FORMATS["torch"]  # the names of safetensors, and bytes of a word
 HOLDERS = (Pairs, list, tuple)
 STORAGES: dict[str, str] = FORMATS["torch_storages"]
 
@@ -34,7 +34,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Stand-in for a tensor: what it sees of a storage. Not checked yet."""
+    """Stand-in for a tensor: its view of a storage, not checked yet."""
 
     storage: Storage
     dtype: str
@@ -68,7 +68,7 @@ def _rebuild_parameter(data: Any, *_: Any) -> View:
 
 
 def _rebuild_subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> View:
-    """A tensor with attributes, which are dropped."""
+    """Rebuild a tensor with attributes, which are dropped."""
     if str(kind) not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
         described = f"its own kind, {str(kind)[:80]}" if type(kind) is Name else "no kind"
         raise InvalidInput(f"a tensor of {described}")
@@ -94,13 +94,13 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 
 def _refer(identifier: Any) -> Storage:
-    """The storage that a persistent id names: ("storage", kind, key, device, count)."""
+    """Return the storage that a persistent id, ("storage", kind, key, device, count), names."""
     if type(identifier) is not tuple or len(identifier) != 5 or identifier[0] != "storage":
         raise InvalidInput("a persistent id that is no storage")
     _, kind, key, _, count = identifier
     if type(kind) is not Name or kind.name not in STORAGES or kind.module.split(".")[0] != "torch":
         raise CorruptFile(f"a storage of unknown kind, {kind}" if type(kind) is Name else "a storage of no kind")
-    if type(key) is not str or len(key) > MAX_NAME or not _natural(count):
+    if type(key) is not str or len(key) > MAX_KEY or not _natural(count):
         raise InvalidInput("a storage without a key and a size")
     return Storage(STORAGES[kind.name], key, count)
 
@@ -110,11 +110,11 @@ def _natural(value: Any) -> bool:
 
 
 def read_torch(path: File) -> Mapping[str, Tensor]:
-    """Return the tensors of a file of `torch.save` by their keys, joined by points where dicts hold dicts.
+    """Return the tensors of a file of `torch.save` by their keys, joined by dots where dicts hold dicts.
 
     Raises as `read_archive`, and CorruptFile: the format before torch 1.6; no pickle, or one that calls anything but
-    what makes tensors and dicts; a name that comes twice; big-endian; a tensor that leaves its storage, a storage that
-    is missing or of another size (of a remote file when the tensor is asked for).
+    constructors of tensors and dicts; a name that comes twice; big-endian; a tensor that leaves its storage, or whose
+    storage is missing or of another size (of a remote file when the tensor is asked for).
     """
     with path.open("rb") as file:
         head = file.read(len(LEGACY))
@@ -125,7 +125,8 @@ def read_torch(path: File) -> Mapping[str, Tensor]:
     if len(roots) != 1:
         raise CorruptFile(f"{path}: {len(roots)} entries named data.pkl, where torch.save writes one")
     root = roots[0].removesuffix("data.pkl")
-    pickle, order = entries[roots[0]], entries.get(f"{root}byteorder")
+    pickle = entries[roots[0]]
+    order = entries.get(f"{root}byteorder")
     if pickle.size > MAX_PICKLE:
         raise CorruptFile(f"{path}: a pickle of {pickle.size:,} bytes; read are {MAX_PICKLE:,}. Save the weights alone")
     with path.open("rb") as file:
@@ -154,7 +155,7 @@ def read_torch(path: File) -> Mapping[str, Tensor]:
 
 
 def _views(value: Any, name: str) -> Iterator[tuple[str, View]]:
-    """Tensors in dicts and lists, each dict and list once, so that cycles end."""
+    """Yield the tensors in nested dicts and lists, each holder once, so that cycles end."""
     if type(value) is View:
         yield name, value
         return
@@ -170,39 +171,43 @@ def _views(value: Any, name: str) -> Iterator[tuple[str, View]]:
             if type(item) not in (View, *HOLDERS) or not (type(key) is str or _natural(key)):
                 continue
             full = f"{prefix}{key}"
-            if len(full) > MAX_NAME:
-                raise CorruptFile(f"a name of {len(full):,} characters, {full[:40]!r}...; at most {MAX_NAME} are read")
+            if len(full) > MAX_KEY:
+                raise CorruptFile(f"a name of {len(full):,} characters, {full[:40]!r}...; at most {MAX_KEY} are read")
+            if type(item) is not View and depth == MAX_DEPTH:
+                raise CorruptFile(f"dicts and lists in one another, more than {MAX_DEPTH} deep; save the weights alone")
             if type(item) is View:
                 yield full, item
-            elif depth == MAX_DEPTH:
-                raise CorruptFile(f"dicts and lists in one another, more than {MAX_DEPTH} deep; save the weights alone")
             else:
                 inner.append((f"{full}.", depth + 1, item))
         waiting += reversed(inner)
 
 
-def _tensor(path: File, name: str, view: View, entry: Entry | None) -> Tensor:
-    """A view, checked against the storage that it sees, and that against the file."""
+def _tensor(path: File, name: str, view: View, entry: ArchiveEntry | None) -> Tensor:
+    """Return the tensor of a view, after checking it against its storage, and that against the file."""
     what = f"{path}: tensor {name!r}"
-    storage, size, stride, offset = view.storage, view.size, view.stride, view.offset
+    storage = view.storage
+    size = view.size
+    stride = view.stride
     for dtype in (view.dtype, storage.dtype):
-        if dtype not in DTYPES:
-            raise CorruptFile(f"{what} has unknown dtype {dtype[:40]!r}; known: {', '.join(DTYPES)}")
-    (dtype, word), held = DTYPES[view.dtype], storage.count * DTYPES[storage.dtype][1]
+        if dtype not in TORCH_DTYPES:
+            raise CorruptFile(f"{what} has unknown dtype {dtype[:40]!r}; known: {', '.join(TORCH_DTYPES)}")
+    dtype, word = TORCH_DTYPES[view.dtype]
+    held = storage.count * TORCH_DTYPES[storage.dtype][1]
     key = storage.key[:40]
     if entry is None:
         raise CorruptFile(f"{what} lies in storage {key!r}, which the archive does not hold")
     if entry.size != held:
         raise CorruptFile(f"{path}: storage {key!r} should be {held:,} bytes, the archive has {entry.size:,}")
-    whole = all(type(n) is tuple and len(n) <= MAX_DIMS and all(map(_natural, n)) for n in (size, stride))
-    if not (whole and len(size) == len(stride) and _natural(offset)):
+    whole = all(type(n) is tuple and len(n) <= MAX_TORCH_DIMS and all(map(_natural, n)) for n in (size, stride))
+    if not (whole and len(size) == len(stride) and _natural(view.offset)):
         raise CorruptFile(f"{what} needs a size, as many strides, and an offset, all natural numbers")
-    end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if 0 not in size else offset
+    last = sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    end = view.offset + (0 if 0 in size else last + 1)
     if end * word > held:
         seen = f"{what}, {dtype} {list(size)} with strides {list(stride)}"
         raise CorruptFile(SENTENCES["beyond_storage"].format(what=seen, end=end * word, held=held))
-    rows_follow = all(
-        n == 1 or step == math.prod(size[axis + 1 :]) for axis, (n, step) in enumerate(zip(size, stride, strict=True))
-    )
-    strides = None if rows_follow or 0 in size else stride
-    return Tensor(name=name, dtype=dtype, shape=size, path=path, offset=entry.offset + offset * word, strides=strides)
+    steps = [math.prod(size[axis + 1 :]) for axis in range(len(size))]  # of a contiguous tensor
+    is_contiguous = all(n == 1 or step == ours for n, step, ours in zip(size, stride, steps, strict=True))
+    strides = None if is_contiguous or 0 in size else stride
+    begin = entry.offset + view.offset * word
+    return Tensor(name=name, dtype=dtype, shape=size, path=path, offset=begin, strides=strides)

@@ -1,4 +1,4 @@
-"""Studies: what breaks and what makes a black hole? Each asks many trainings, as was written down before."""
+"""Studies of what makes and what breaks a black hole: many trainings each, compared as was fixed beforehand."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Fresh rows: give tokens that a model never saw rows by `repair`, and train on a text that has them."""
+"""Give tokens that a model never saw fresh rows by `repair`, and train on a text that has them."""
 
 import dataclasses
 import hashlib
@@ -13,11 +13,11 @@ from ..training.corpus import Corpus
 from ..training.run import train
 from ..training.settings import Training
 
-FIRST_STEPS = 2  # times as many steps are made before the tokens occur as after
+FIRST_STEPS = 2  # steps before the tokens occur, as a multiple of those after
 
 
 def with_words(corpus: Corpus, words: dict[int, str]) -> Corpus:
-    """Return the text with each of these words as a token of its own, the longest first."""
+    """Return the text with each of these words replaced by one token, the longest first."""
     text = bytes(corpus.ids.astype(np.uint8))
     for token, word in sorted(words.items(), key=lambda item: -len(item[1])):
         text = text.replace(word.encode(), bytes([token]))
@@ -26,25 +26,25 @@ def with_words(corpus: Corpus, words: dict[int, str]) -> Corpus:
     return Corpus(name=name, sha256=sha256, n_vocabulary=corpus.n_vocabulary, ids=np.frombuffer(text, np.uint8))
 
 
-def from_fresh_rows(training: Training, how: str, words: list[str], out: Path, cores: int | None) -> Training:
-    """Train without the words, give their tokens rows by a way of `repair` ("none": leave them), return what goes on.
+def from_fresh_rows(training: Training, method: str, words: list[str], out: Path, cores: int | None) -> Training:
+    """Train without the words, give their tokens rows by a method of `repair`, and return the training that follows.
 
-    The tokens are the first that the text lacks; each word is spelled by its letters until then. What was trained
-    before, and the repaired model, are left in `out`.
+    The method "none" leaves the rows as they are. The tokens are the first that the text lacks; until then each word
+    is spelled by its letters. `out` holds the first training and the repaired model.
     """
     tokens = dict(zip(training.corpus.unseen.tolist(), words, strict=False))
     first = dataclasses.replace(training, steps=training.steps * FIRST_STEPS, record_every=training.steps)
     train(first, out / "first", resume=(out / "first" / "manifest.json").is_file(), cores=cores)
     model = out / "first" / "model"
-    if how != "none" and not (out / "repaired").is_dir():
+    if method != "none" and not (out / "repaired").is_dir():
         (model / "tokenizer.json").write_text(_tokenizer(tokens, training.corpus.n_vocabulary))
-        repair(model, out / "repaired", tokens=list(tokens), how=how, seed=training.seed)
-    start = ModelStart(model=str(model if how == "none" else out / "repaired"))
+        repair(model, out / "repaired", tokens=list(tokens), how=method, seed=training.seed)
+    start = ModelStart(model=str(model if method == "none" else out / "repaired"))
     return dataclasses.replace(training, start=start, corpus=with_words(training.corpus, tokens))
 
 
 def _tokenizer(words: dict[int, str], n_vocabulary: int) -> str:
-    """Return a tokenizer.json of bytes, some of which stand for words."""
+    """Return a tokenizer.json of single bytes, with words in place of some of them."""
     texts = {**{token: chr(token) for token in range(n_vocabulary)}, **words}
     model = {"type": "BPE", "vocab": {text: token for token, text in texts.items()}, "merges": []}
     return json.dumps({"version": "1.0", "added_tokens": [], "model": model})

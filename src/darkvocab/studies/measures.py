@@ -16,22 +16,23 @@ from ..training.outcome import read_ends, read_metrics
 from ..training.settings import PATHS, Training
 from ..training.updates import lost_updates
 
-COUNTED = "n_unique n_black_holes black_hole_population largest_bh max_l_inf_steps".split()
+CENSUS_COLUMNS = "n_unique n_black_holes black_hole_population largest_bh max_l_inf_steps".split()
 MOMENTS = "exp_avg", "exp_avg_sq"
 ALIKE = 0.99  # cosine
 
 
 def census(path: Path, training: Training) -> dict[str, Any]:
-    """Count the unseen tokens' rows at the end, and what happened to their black holes on the way."""
-    evolution, unseen = evolve(path), training.corpus.unseen
+    """Count the unseen tokens' rows at the end, and the events of their black holes."""
+    evolution = evolve(path)
+    unseen = training.corpus.unseen
     records = evolution.records.filter(pl.col("tokens") == "unseen")
-    first, last = records.row(0, named=True), records.row(-1, named=True)
+    first, last = (records.row(at, named=True) for at in (0, -1))
     inside = evolution.events.filter(pl.col("tokens").list.set_difference(unseen.tolist()).list.len() == 0)
     kinds = Counter(inside["kind"].to_list())
     _, (_, words) = read_ends(path)
     shares = identical_rows(words[unseen]).counts / len(unseen)
     return {
-        **{name: last[name] for name in COUNTED},
+        **{name: last[name] for name in CENSUS_COLUMNS},
         "loss": float(read_metrics(path)["loss"][-100:].mean()),  # type: ignore[arg-type]
         "entropy": float(abs((shares * np.log(shares)).sum())),
         "start_n_unique": first["n_unique"],
@@ -44,24 +45,24 @@ def census(path: Path, training: Training) -> dict[str, Any]:
 
 
 def lengths(path: Path, training: Training) -> dict[str, Any]:
-    """Compare the unseen rows' lengths at start and end, and with what weight decay alone makes of them."""
+    """Compare the unseen rows' norms at start and end with the shrinkage by weight decay alone."""
     history, ends = read_ends(path)
     start, end = (decode(words, history.grid).astype(np.float64) for words in ends)
     before, after = (np.linalg.norm(rows[training.corpus.unseen], axis=1) for rows in (start, end))
-    mean, rates = end.mean(axis=0), read_metrics(path)["learning_rate"].to_numpy()
+    mean = end.mean(axis=0)
     cosines = end @ mean / (np.linalg.norm(end, axis=1) * np.linalg.norm(mean))
-    ratio, expected = float((after / before).mean()), float(np.prod(1 - rates * training.optimizer.weight_decay))
-    return {
-        **{"norm_ratio": ratio, "expected_ratio": expected, "ratio_beyond_formula": ratio - expected},
-        "mean_cosine": float(cosines.mean()),
-    }
+    ratio = float((after / before).mean())
+    rates = read_metrics(path)["learning_rate"].to_numpy()
+    expected = float(np.prod(1 - rates * training.optimizer.weight_decay))
+    ratios = {"norm_ratio": ratio, "expected_ratio": expected, "ratio_beyond_formula": ratio - expected}
+    return {**ratios, "mean_cosine": float(cosines.mean())}
 
 
 def fresh(path: Path, training: Training) -> dict[str, Any]:
-    """Measure a training that fresh rows went into: its loss, how many dimensions rows fill, and which are alike.
+    """Measure a training with fresh rows: loss, effective rank, and pairs of similar rows (cosine over `ALIKE`).
 
-    The effective rank is the exponential of the entropy of the centred rows' singular values (O. Roy and M. Vetterli,
-    "The effective rank", EUSIPCO 2007); alike are pairs of tokens that the text has whose cosine is over 0.99.
+    Only tokens of the text count. The effective rank is the exponential of the entropy of the centred rows' singular
+    values: O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007.
     """
     history, (_, words) = read_ends(path)
     rows = np.delete(decode(words, history.grid), training.corpus.unseen, axis=0).astype(np.float64)
@@ -78,7 +79,7 @@ def fresh(path: Path, training: Training) -> dict[str, Any]:
 
 
 def lost(path: Path, training: Training) -> dict[str, Any]:
-    """Sum up which updates rounding lost; the training must record `updates`."""
+    """Return the shares of updates lost to rounding; the training must record `updates`."""
     steps, tokens = lost_updates(path)
     tenth = max(1, len(steps) // 10)
     parts = {"": steps, "_first": steps[:tenth], "_last": steps[-tenth:], "_unseen": tokens[training.corpus.unseen]}
@@ -88,10 +89,7 @@ def lost(path: Path, training: Training) -> dict[str, Any]:
 
 
 def below(path: Path, training: Training) -> dict[str, Any]:
-    """Return the share of updates that Adam's formula puts under half an ulp, beside those that were lost.
-
-    The training must record every step's `gradients`, `moments` and `updates`.
-    """
+    """Return the share of updates under half an ulp by Adam's formula; needs `gradients`, `moments` and `updates`."""
     n_below = n_asked = 0
     grid = training.precision_policy.weights
     for before, parts in _steps(path, training, range(training.corpus.n_vocabulary)):
@@ -103,26 +101,26 @@ def below(path: Path, training: Training) -> dict[str, Any]:
 
 
 def causes(path: Path, training: Training) -> dict[str, Any]:
-    """Divide the unseen rows' way by what makes it; the training must record every step's `gradients` and `moments`.
+    """Return each cause's share of the unseen rows' displacement; needs every step's `gradients` and `moments`.
 
-    A step is the sum of weight decay, the gradient of its batch, those of earlier ones (momentum), and rounding. The
-    share of a part is its sum over the steps, projected onto the way from start to end: the shares add up to 1.
+    A step is the sum of weight decay, the gradient of its batch, gradients of earlier batches (momentum), and rounding.
+    The share of a cause is its sum over the steps, projected onto the displacement: the shares add up to 1.
     """
     unseen = training.corpus.unseen
     sums: dict[str, Any] = dict.fromkeys(("decay", "gradient", "momentum"), 0.0)
-    history, (first, last) = read_ends(path)
-    start, end = (decode(words, history.grid)[unseen].astype(np.float64) for words in (first, last))
+    history, ends = read_ends(path)
+    start, end = (decode(words, history.grid)[unseen].astype(np.float64) for words in ends)
     for _, parts in _steps(path, training, unseen):
         sums = {name: sums[name] + part for name, part in parts.items()}
-    way = end - start
-    if not way.any():
+    moved = end - start
+    if not moved.any():
         return {"displacement": 0.0}
-    shares = {f"by_{name}": float((part * way).sum() / (way * way).sum()) for name, part in sums.items()}
+    shares = {f"by_{name}": float((part * moved).sum() / (moved * moved).sum()) for name, part in sums.items()}
     return {**shares, "by_rounding": 1 - sum(shares.values())}
 
 
 def paths(path: Path, training: Training) -> dict[str, Any]:
-    """Return the largest element of an unseen row's gradient by either path; a tied training must record `paths`."""
+    """Return the largest gradient element of unseen rows by each path; a tied training must record `paths`."""
     largest: dict[str, Any] = {}
     for kind in PATHS if training.architecture.tied else ():
         history = _recorded(path, kind)
@@ -137,23 +135,23 @@ def _recorded(path: Path, kind: str) -> History:
 
 
 def _steps(path: Path, training: Training, tokens: Any) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Yield rows [k, dim] of tokens before each step of AdamW, and the parts of its update.
+    """Yield rows [k, dim] of tokens before each step of AdamW, and the terms that its update is the sum of.
 
     I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2.
     """
     optimizer: Any = training.optimizer
-    (first, second), eps, tokens = optimizer.betas, optimizer.eps, list(tokens)
+    first, second = optimizer.betas
     kinds = [_recorded(path, kind) for kind in ("gradient", *MOMENTS)]
-    metrics = read_metrics(path)
+    metrics = read_metrics(path).select("gradient_norm", "learning_rate")
 
     def states(history: History) -> Iterator[np.ndarray]:
         for _, words in history.words(range(history.n_rows)):
-            yield decode(words, history.grid)[tokens].astype(np.float64)
+            yield decode(words, history.grid)[list(tokens)].astype(np.float64)
 
-    walk = zip(states(History.open(path)), *map(states, kinds), strict=False)  # the last row is before no step
+    walk = zip(states(History.open(path)), *map(states, kinds), strict=False)  # no step follows the last row
     for step, (before, gradient, mean, square) in enumerate(walk, 1):
-        rate, norm = metrics["learning_rate"][step - 1], metrics["gradient_norm"][step - 1]
-        scale = -rate / (1 - first**step) / (np.sqrt(square / (1 - second**step)) + eps)
+        norm, rate = metrics.row(step - 1)
+        scale = -rate / (1 - first**step) / (np.sqrt(square / (1 - second**step)) + optimizer.eps)
         clipped = gradient * (min(1.0, training.clip / (norm + 1e-6)) if training.clip else 1.0)
         by_gradient = (1 - first) * clipped * scale
         by_decay = -rate * optimizer.weight_decay * before

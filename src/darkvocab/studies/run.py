@@ -24,8 +24,8 @@ from . import measures
 from .fresh import from_fresh_rows
 
 FOLDER = Path(__file__).parent
-NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != "record"))
-# At a toy size every study takes seconds, and shows that it runs, nothing else.
+STUDIES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != "record"))
+# Settings at which every study takes seconds; its results then mean nothing.
 QUICK = {"steps": 20, "record_every": 1, "batch": 4, "layers": 1, "width": 16, "context": 12}
 QUICK_REPLICAS = 2
 (StudyRecord,) = record_types(FOLDER / "record.toml", __name__)
@@ -34,11 +34,11 @@ EMPTY = dict.fromkeys(StudyRecord.__annotations__)
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Study(Shown):
-    """Trainings under several conditions, each from the same seeds, and comparisons that were named beforehand."""
+    """Trainings under several conditions, each from the same seeds, and the comparisons that were fixed beforehand."""
 
     name: str
     title: str
-    conditions: dict[str, dict[str, Any]]  # options of `train` by name; and `fresh`, a way of `repair`
+    conditions: dict[str, dict[str, Any]]  # options of `train` by name; and `fresh`, a method of `repair`
     words: tuple[str, ...] = ()  # that become tokens where rows are fresh
     measures: tuple[str, ...]  # functions of `measures`
     questions: tuple[dict[str, Any], ...]  # ask, statistic, of, and against (a condition) or value
@@ -52,8 +52,8 @@ class Study(Shown):
 
     @classmethod
     def of(cls, name: str, *, replicas: int | None = None, seed: int = 1, quick: bool = False) -> Self:
-        """Return the study of this name; `quick` for a toy size. Raises InvalidInput for a name that is none."""
-        one_of(name, "study", NAMES)
+        """Read the study of this name, at a toy size if `quick`. Raises InvalidInput where there is none."""
+        one_of(name, "study", STUDIES)
         text = tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))
         shared = {**text["settings"], **(QUICK if quick else {})}
         conditions = {condition: {**shared, **options} for condition, options in text["conditions"].items()}
@@ -65,18 +65,18 @@ class Study(Shown):
         return len(self.conditions) * self.replicas
 
     def condition(self, number: int) -> tuple[str, int]:
-        """Return condition and replica of one training: all conditions of one seed come before the next seed."""
+        """Return condition and replica of a training; all conditions of one seed come before the next seed."""
         replica, at = divmod(number, len(self.conditions))
         return list(self.conditions)[at], replica
 
     def training(self, number: int) -> Training:
-        """Return the settings of one training; what is to have fresh rows begins without them."""
+        """Return the settings of a training, without its fresh rows."""
         condition, replica = self.condition(number)
         options = {name: value for name, value in self.conditions[condition].items() if name != "fresh"}
         return Training.of(**options, seed=self.seed + replica)
 
     def manifest(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Return what runs, without where and when."""
+        """Return the settings of the run, without place and time."""
         one = self.training(0).manifest()
         names = "title conditions words measures questions shown".split()
         parameters = {name: getattr(self, name) for name in names}
@@ -106,12 +106,12 @@ def study(
 ) -> Path:
     """Run a study, several trainings side by side; return the run folder. Raises as `train` and `open_engine`.
 
-    One that diverges is recorded as such, and the others go on. Recordings are deleted once they are measured.
+    A training that diverges is recorded as such, and the others go on. Each is deleted when it has been measured.
 
     Parameters
     ----------
-    replicas : trainings of each condition, by default what was written down for the study
-    quick : at a toy size, in seconds, which answers nothing
+    replicas : trainings of each condition, by default as the study says
+    quick : at a toy size, in seconds; the results mean nothing
     resume : go on with what the folder holds
     engine, workers : as `Replicas.run`
     progress : is called with (trainings made, trainings of all)
@@ -125,15 +125,14 @@ def study(
     cores = None if engine == "serial" or workers == 1 else 1
     with ExitStack() as opened:
         runner = opened.enter_context(open_engine(engine, workers, say=say))
-        opening = RunFolder(out, StudyRecord, manifest, records_per_part=1, resume=resume)
-        folder = opened.enter_context(opening)
+        folder = opened.enter_context(RunFolder(out, StudyRecord, manifest, records_per_part=1, resume=resume))
         missing = folder.parts.missing()
-        made = Progress(len(settings), progress)
-        made.advance(len(settings) - len(missing))
+        trained = Progress(len(settings), progress)
+        trained.advance(len(settings) - len(missing))
         shared = settings, folder.path.absolute() / "trainings", cores
         for number, record in zip(missing, runner.map(_train, shared, missing), strict=True):
             folder.land(number, [record])
-            made.advance(1)
+            trained.advance(1)
         shutil.rmtree(folder.path / "trainings", ignore_errors=True)
         if not folder.is_whole:
             folder.finish()
@@ -141,15 +140,16 @@ def study(
 
 
 def _train(shared: tuple[Study, Path, int | None], number: int) -> Any:
-    """Make one training, or go on with it, and measure what it left; in a process of its own."""
+    """Train, or go on with a training, and return its record; runs in a worker."""
     settings, out, cores = shared
-    (condition, replica), training = settings.condition(number), settings.training(number)
+    condition, replica = settings.condition(number)
+    training = settings.training(number)
     path, before = out / str(number), out / f"{number}-before"
     record = {"condition": condition, "replica": replica, "seed": Unsigned(training.seed)}
     record |= {"status": "diverged", "steps": 0, "n_unseen": len(training.corpus.unseen)}
-    with suppress(Diverged):  # its folder says so, if it came that far
-        if how := settings.conditions[condition].get("fresh"):
-            training = from_fresh_rows(training, how, list(settings.words), before, cores)
+    with suppress(Diverged):  # the record says so
+        if method := settings.conditions[condition].get("fresh"):
+            training = from_fresh_rows(training, method, list(settings.words), before, cores)
         train(training, path, resume=(path / "manifest.json").is_file(), cores=cores)
     if (path / "manifest.json").is_file():
         end = outcome(path)

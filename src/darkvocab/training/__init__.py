@@ -1,4 +1,4 @@
-"""How does it happen while a model learns?
+"""Train a model and watch its embedding, or record somebody else's training.
 
 A small GPT-2 trained from a snowball and recorded step by step (`settings`, `run`, `outcome`, `replicas`), and its
 black holes followed through the recording (`evolve`).

@@ -1,4 +1,4 @@
-"""Choices of a training as plain objects: its architecture, its start, its noise, its optimizer, its precision."""
+"""Choices of a training as plain objects: architecture, start, noise, optimizer, precision."""
 
 import hashlib
 import math
@@ -21,13 +21,13 @@ def _positive(value: float, name: str, *, or_zero: bool = False) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A GPT-2. 11.2c's: 2 layers, 2 heads, width 64, context 128, tied."""
+    """Size of a GPT-2; the defaults are those of 11.2c."""
 
     layers: int = 2
     heads: int = 2
     width: int = 64
     context: int = 128
-    norm: str = "layernorm"  # or "rmsnorm": 11.2a's
+    norm: str = "layernorm"  # or "rmsnorm", as in 11.2a
     tied: bool = True  # the output matrix is the embedding
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class NormalStart:
-    """Start from the model's own rows: normal with standard deviation 0.02."""
+    """Start from transformers' initialisation: normal rows with standard deviation 0.02."""
 
     name: ClassVar[str] = "normal"
 
@@ -51,7 +51,7 @@ class NormalStart:
 
 @dataclass(frozen=True, kw_only=True)
 class PointStart:
-    """Start from one random vector for all rows (11.2a, 11.2b: `unit`)."""
+    """Start with one random vector for all rows (11.2a and 11.2b: a unit vector)."""
 
     name: ClassVar[str] = "point"
     unit: bool = True  # divided by its Euclidean norm
@@ -63,11 +63,11 @@ class PointStart:
 
 @dataclass(frozen=True, kw_only=True)
 class SnowballStart:
-    """Start from a random vector, and noise of this sigma for every row (11.2c)."""
+    """Start with a random vector plus normal noise of this sigma for every row (11.2c)."""
 
     name: ClassVar[str] = "snowball"
     sigma: float = 1e-5  # weight units, before rounding
-    drawn: str = "float32"  # the sum, rounded once (11.2c); or "grid": vector, noise and sum each rounded
+    drawn: str = "float32"  # the sum is rounded once (11.2c); or "grid": vector, noise and sum are each rounded
 
     def __post_init__(self) -> None:
         _positive(self.sigma, "the start's sigma", or_zero=True)
@@ -82,7 +82,7 @@ class SnowballStart:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelStart(NormalStart):
-    """Start from all weights of a model that `train` left, or that `repair` made of it."""
+    """Start from all weights of a model that `train` or `repair` wrote."""
 
     name: ClassVar[str] = "model"
     model: str  # its folder
@@ -104,7 +104,7 @@ Start = NormalStart | PointStart | SnowballStart | ModelStart
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianNoise:
-    """Normal deviates for rows of the embedding after every step, in the weights' grid (11.2b: epsilon / 10 = 3e-6)."""
+    """Normal noise on rows of the embedding after every step, in the weights' grid (11.2b: epsilon / 10 = 3e-6)."""
 
     sigma: float  # weight units
     rows: str = "all"  # or "unseen"
@@ -116,7 +116,7 @@ class GaussianNoise:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
-    """Decoupled weight decay of all but vectors (biases and norms), as transformers' Trainer has it."""
+    """AdamW with weight decay of matrices, not of biases and norms, as in transformers' Trainer."""
 
     name: ClassVar[str] = "adamw"
     learning_rate: float = 1e-3
@@ -134,7 +134,7 @@ class AdamW:
 
 @dataclass(frozen=True, kw_only=True)
 class CoupledAdam(AdamW):
-    """AdamW whose second moments of an embedding are one for all tokens: their mean over the vocabulary.
+    """AdamW in which all tokens share an embedding's second moments: their mean over the vocabulary.
 
     F. Stollenwerk and T. Stollenwerk, "Better embeddings with Coupled Adam", ACL 2025.
     """
@@ -144,7 +144,7 @@ class CoupledAdam(AdamW):
 
 @dataclass(frozen=True, kw_only=True)
 class SGD:
-    """Stochastic gradient descent; weight decay as of `AdamW`, but through the gradient."""
+    """Stochastic gradient descent; decay of the same weights as `AdamW`, added to the gradient."""
 
     name: ClassVar[str] = "sgd"
     learning_rate: float = 1e-3
@@ -160,15 +160,15 @@ class SGD:
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Grids of a training's numbers from step to step; sums, norms and losses are float32 in all of them."""
+    """Number grids in which a training keeps weights and state; sums, norms and losses are always float32."""
 
-    weights: str  # their grid, which is the recording's
-    optimizer: str  # grid of gradients and optimizer state, and of the arithmetic of the update
-    factors: str = "bfloat16"  # grid of what matrix products multiply
+    weights: str  # grid of the weights, and of the recording
+    optimizer: str  # grid of gradients, optimizer state and the arithmetic of the update
+    factors: str = "bfloat16"  # grid of the factors of matrix products
 
     @property
     def rounded(self) -> bool:
-        """Tell whether the update is made in float32 and then rounded to the weights' grid."""
+        """Tell whether updates are computed on master weights and then rounded to the weights' grid."""
         return self.weights != self.optimizer
 
 
@@ -180,7 +180,7 @@ OPTIMIZERS = {kind.name: kind for kind in (AdamW, SGD, CoupledAdam)}
 
 
 def chosen(kinds: Mapping[str, Any], options: Mapping[str, Any], choice: str, prefix: str = "") -> Any:
-    """Return the start, noise or optimizer that the option `choice` names, made of those options that it has."""
+    """Return the start, noise or optimizer that the option `choice` names, with its fields from the options."""
     kind = kinds[one_of(options[choice], choice, kinds)]
     if kind is None:
         return None

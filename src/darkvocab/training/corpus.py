@@ -1,4 +1,4 @@
-"""The text that a model is trained on: token ids, and which tokens of the vocabulary never occur among them."""
+"""Read the text that a model is trained on: token ids, which tokens never occur, and the order of examples."""
 
 import hashlib
 import sys
@@ -15,8 +15,8 @@ from ..sources.tokenizer import open_tokenizer
 from ..text import Shown, printable
 from .choices import ERRORS
 
-DEFAULT_BYTES = 265_905  # as many as the notebooks' novel has
-AHEAD = 4096  # examples whose order is made at once
+DEFAULT_BYTES = 265_905  # the length of the notebooks' novel
+ORDERED = 4096  # examples whose order is computed at once
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -24,12 +24,12 @@ class Corpus(Shown):
     """A text as token ids of a vocabulary."""
 
     name: str
-    sha256: str  # of the text's bytes as they were read
+    sha256: str  # of the file's bytes
     n_vocabulary: int
-    n_dropped: int = 0  # bytes of the text beyond the vocabulary
-    path: str | None = None  # of its file, as it was given; None for the default, and for ids that a caller made
-    is_default: bool = False  # Python's own help topics
-    tokenizer: str | None = None  # path of its tokenizer.json, as it was given; None: the tokens are bytes
+    n_dropped: int = 0  # bytes of the text outside the vocabulary
+    path: str | None = None  # of its file, as given; None for the default text and for token ids of a caller
+    is_default: bool = False  # Python's help topics
+    tokenizer: str | None = None  # path of its tokenizer.json, as given; None: the tokens are bytes
     tokenizer_sha256: str | None = None
     ids: Integer[np.ndarray, " n_tokens"]
 
@@ -41,7 +41,7 @@ class Corpus(Shown):
 
     @cached_property
     def unseen(self) -> Int64[np.ndarray, " n_unseen"]:
-        """Return the tokens that the text has not, ascending."""
+        """Tokens that never occur in the text, ascending."""
         return np.flatnonzero(np.bincount(self.ids, minlength=self.n_vocabulary) == 0)
 
     def __str__(self) -> str:
@@ -105,18 +105,17 @@ def load_corpus(
     if source is None:
         from pydoc_data.topics import topics
 
-        name = f"pydoc-topics of Python {sys.version_info.major}.{sys.version_info.minor}"
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        origin: dict[str, Any] = {"name": f"pydoc-topics of Python {version}", "is_default": True}
         text = "".join(topics[topic] for topic in sorted(topics)).encode("ascii", "ignore")[:DEFAULT_BYTES]
     else:
         if (path := Path(source)).is_dir():
             raise MissingFile(f"corpus {path} is a folder; give a text file")
-        name = path.name
+        origin = {"name": path.name, "path": str(source)}
         text = path.read_bytes()
     if not text:
-        raise InvalidInput(f"corpus {name} is empty")
-    given = None if source is None else str(source)
-    digest = hashlib.sha256(text).hexdigest()
-    origin: dict[str, Any] = {"name": name, "sha256": digest, "path": given, "is_default": source is None}
+        raise InvalidInput(f"corpus {origin['name']} is empty")
+    origin["sha256"] = hashlib.sha256(text).hexdigest()
     if tokenizer is not None:
         return _encoded(origin, text, Path(tokenizer), vocabulary)
     n_vocabulary = 128 if vocabulary is None else vocabulary
@@ -147,9 +146,9 @@ def _encoded(origin: dict[str, Any], text: bytes, path: Path, vocabulary: int | 
 
 
 def shuffled(places: Int64[np.ndarray, " k"], n: int, key: int) -> Int64[np.ndarray, " k"]:
-    """Apply a keyed permutation of range(n) to these places: without a table, whatever n.
+    """Apply a keyed permutation of range(n) to numbers of that range, without a table.
 
-    A Feistel network of four rounds over the next power of four, walked until it comes back into the range.
+    A Feistel network of four rounds over the next power of four, repeated until the result is in range.
 
     Examples
     --------
@@ -173,12 +172,12 @@ def shuffled(places: Int64[np.ndarray, " k"], n: int, key: int) -> Int64[np.ndar
     return out.astype(np.int64)
 
 
-@lru_cache(maxsize=256)  # what trainings made together are at
-def _ordered(seed: int, n: int, part: int) -> Int64[np.ndarray, " ahead"]:
-    """Return the part-th `AHEAD` of `examples`."""
-    places = part * AHEAD + np.arange(AHEAD)
+@lru_cache(maxsize=256)  # trainings in one stack have a part each
+def _ordered(seed: int, n: int, part: int) -> Int64[np.ndarray, " ordered"]:
+    """Return examples part * ORDERED, ... of a training, see `examples`."""
+    places = part * ORDERED + np.arange(ORDERED)
     epochs = places // n
-    out = np.empty(AHEAD, np.int64)
+    out = np.empty(ORDERED, np.int64)
     for epoch in np.unique(epochs):
         of_epoch = epochs == epoch
         key = np.random.SeedSequence([seed, int(epoch)]).generate_state(1, np.uint64)[0]
@@ -187,7 +186,7 @@ def _ordered(seed: int, n: int, part: int) -> Int64[np.ndarray, " ahead"]:
 
 
 def examples(seed: int, n: int, first: int, most: int) -> Int64[np.ndarray, " most"]:
-    """Return the examples first, first + 1, ... that a training sees: 0 to n - 1 in a new order every epoch."""
-    parts = range(first // AHEAD, (first + most - 1) // AHEAD + 1)
+    """Return `most` examples of a training, from number `first` on: 0 to n - 1 in a new order every epoch."""
+    parts = range(first // ORDERED, (first + most - 1) // ORDERED + 1)
     order = np.concatenate([_ordered(seed, n, part) for part in parts])
-    return order[first - parts[0] * AHEAD :][:most]
+    return order[first - parts[0] * ORDERED :][:most]

@@ -14,11 +14,11 @@ from ..numerics._backends import layers as kernels
 from ..numerics.grouping import n_cores
 from .model import EPS, POSITION_EMBEDDING, TOKEN_EMBEDDING, Passes, views
 
-MOST_BLOCKS = 8  # beyond, Python's lock and small products eat what more cores bring
+MOST_BLOCKS = 8  # with more, Python's lock and small products cost what more cores save
 
 
 def array(tensor: Any) -> np.ndarray:
-    """Return a tensor's own memory as an array; of bfloat16 the words."""
+    """View a CPU tensor as an array without a copy; bfloat16 as its bit patterns, uint16."""
     import torch
 
     return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.element_size() == 2 else tensor.numpy()
@@ -38,9 +38,9 @@ def single_threaded(torch: Any) -> Iterator[None]:
 class CpuPasses(Passes):
     """Passes of one model, its batch cut into `n_blocks`, by default one per core up to 8.
 
-    The blocks' gradients are added up in their order, so that the result depends on how many there are,
-    in its last bits, and on no cores (by default all there are).
-    Where bfloat16 numbers have `products` in float32, they are kept in it, and each sum is rounded to bfloat16 once.
+    The blocks' gradients are added up in their order, so that the last bits of the result depend on the number of
+    blocks, but not on the cores that work on them. Where `products` of bfloat16 numbers are computed in float32,
+    activations are float32 numbers that were rounded to bfloat16.
     """
 
     def __init__(self, *model: Any, products: str, cores: int | None = None, has_paths: bool = False) -> None:
@@ -55,12 +55,11 @@ class CpuPasses(Passes):
     def __call__(self, inputs: Any, targets: Any) -> Any:
         if self.n_blocks != len(self._blocks):
             self._cut()
-        self.factors.copy_(self.narrow)  # nothing, where they are one
-        tokens, predicted = (array(each).reshape(-1, self.length) for each in (inputs, targets))
-        parts = (np.array_split(each, self.n_blocks) for each in (tokens, predicted))
+        self.factors.copy_(self.narrow)  # no copy where they are the same tensor
+        parts = (np.array_split(array(each).reshape(-1, self.length), self.n_blocks) for each in (inputs, targets))
         for block, *part in zip(self._blocks, *parts, strict=True):
             block.take(*part)
-        with single_threaded(self.torch):  # the threads are our own
+        with single_threaded(self.torch):  # the blocks have threads of their own
             total = sum(self._run())
             for block in self._blocks[1:]:
                 self._blocks[0].gradient.add_(block.gradient)
@@ -71,7 +70,7 @@ class CpuPasses(Passes):
 
     def paths(self) -> tuple[Any, Any]:
         inputs: Any = sum(block.input_gradient for block in self._blocks)
-        outputs: Any = sum(block.output_gradient.float() for block in self._blocks)
+        outputs: Any = sum(block.products[self.head].float() for block in self._blocks)
         return inputs[None], outputs[None]
 
     def _run(self) -> list[float]:
@@ -82,9 +81,9 @@ class CpuPasses(Passes):
         first, *others = self._blocks
         futures = [self._pool.submit(block.run) for block in others]
         losses = [first.run(), *(math.nan for _ in others)]
-        for number in reversed(range(len(others))):  # the other cores begin at the front
-            mine = futures[number].cancel()
-            losses[number + 1] = others[number].run() if mine else futures[number].result()
+        for number in reversed(range(len(others))):  # the other cores begin with the first
+            is_free = futures[number].cancel()  # no thread has begun it
+            losses[number + 1] = others[number].run() if is_free else futures[number].result()
         return losses
 
     def _cut(self) -> None:
@@ -96,40 +95,39 @@ class CpuPasses(Passes):
 
 
 class _Block:
-    """Some sequences of the batch: buffers for all that the backward pass needs, and the calls that fill them.
-
-    The calls and their arguments are made once, so that Python, whose lock the cores share, has next
-    to nothing to do between them.
-    """
+    """Some sequences of the batch: buffers, and a list of calls that is made once, which holds Python's lock least."""
 
     def __init__(self, passes: CpuPasses, batch: int) -> None:
-        torch, architecture, factors = passes.torch, passes.architecture, passes.factors
-        self._torch, self._rounds = torch, factors is not passes.narrow
-        self._n_layers, self._centred = architecture.layers, architecture.norm == "layernorm"
-        self._head_weight, self._scale = passes.head, np.float32(passes.scale)
-        width, heads, length = architecture.width, architecture.heads, architecture.context
-        n, layers = batch * length, range(architecture.layers)
-        self._length = length
-        self.ids, self._targets = np.empty((batch, length), np.int64), np.empty((batch, length), np.int64)
-        sums, products = torch.zeros_like(passes.wide), torch.zeros_like(factors)
-        self.gradient, self._product = sums[0], products
-        self._factors, self._products, values, totals = (
+        torch = self._torch = passes.torch
+        self._architecture = passes.architecture
+        factors = passes.factors
+        self._rounds = factors is not passes.narrow
+        self._scale = np.float32(passes.scale)
+        width = self._architecture.width
+        heads = self._architecture.heads
+        length = self._architecture.context
+        n = batch * length
+        layers = range(self._architecture.layers)
+        self.ids = np.empty((batch, length), np.int64)
+        self._targets = np.full_like(self.ids, -1)  # -1: predicts nothing
+        sums = torch.zeros_like(passes.wide)
+        self.gradient = sums[0]
+        self._product = torch.zeros_like(factors)
+        self._factors, self.products, values, totals = (
             {name: view[0] for name, view in views(vectors, passes.layout).items()}
-            for vectors in (factors, products, passes.wide, sums)
+            for vectors in (factors, self._product, passes.wide, sums)
         )
         self._values, self._sums = ({name: array(view) for name, view in of.items()} for of in (values, totals))
-        self.output_gradient, from_tokens = self._products[self._head_weight], totals[TOKEN_EMBEDDING]
-        self.input_gradient: Any = torch.empty_like(from_tokens) if passes.has_paths else None
-        self._from_tokens = from_tokens
+        self._from_tokens = totals[TOKEN_EMBEDDING]
+        self.input_gradient: Any = torch.empty_like(self._from_tokens) if passes.has_paths else None
 
         def buffer(*shape: int) -> Any:
             return torch.empty(shape, dtype=factors.dtype)
 
-        def norm() -> SimpleNamespace:
-            total, (mean, scale) = torch.empty(n, width).numpy(), np.empty((2, n), np.float32)
-            return SimpleNamespace(total=total, out=buffer(n, width), mean=mean, scale=scale)
-
-        self._norms = [norm() for _ in range(2 * architecture.layers + 1)]  # what their backward passes read
+        self._norms = [  # their backward passes read these
+            SimpleNamespace(total=torch.empty(n, width).numpy(), out=buffer(n, width), mean=mean, scale=scale)
+            for mean, scale in np.empty((2 * len(layers) + 1, 2, n), np.float32)
+        ]
         size = width // heads
         self._qkv = [buffer(3 * heads, n, size) for _ in layers]
         self._probs = [buffer(heads * batch, length, length) for _ in layers]
@@ -138,44 +136,46 @@ class _Block:
         self._embedded = torch.empty(n, width).numpy()
         self._zeros, self._added, self._added_grad, self._output_grad = (buffer(n, width) for _ in range(4))
         self._zeros.zero_()
-        self._grad = torch.empty(n, width)  # of what flows past a layer
+        self._grad = torch.empty(n, width)  # of the residual stream
         self._inner_grad, self._merged_grad = buffer(n, 4 * width), buffer(n, 3 * width)
         self._head, self._qkv_grad = buffer(heads, n, size), buffer(3 * heads, n, size)
         self._probs_grad = buffer(heads * batch, length, length)
-        self._no_shift = np.zeros(width, np.float32)  # RMSNorm's, and where its gradient goes
+        self._no_shift = np.zeros(width, np.float32)  # in place of RMSNorm's missing bias
         self._logits = buffer(n, self._factors[TOKEN_EMBEDDING].shape[0])
         self._loss = 0.0
         self._calls: list[Callable[[], Any]] = []
-        self._write_out(np.float32(1 / passes.n_predicted))
+        self._write_out(passes.head, np.float32(1 / passes.n_predicted))
 
     def take(self, inputs: np.ndarray, targets: np.ndarray) -> None:
-        """Copy the block's sequences of a batch; their last place predicts nothing."""
-        self.ids[:], self._targets[:] = inputs, targets
-        self._targets[:, -1] = -1
+        """Copy the block's sequences of a batch; their last position predicts nothing."""
+        self.ids[:] = inputs
+        self._targets[:, :-1] = targets[:, :-1]
 
     def run(self) -> float:
-        """Return the sum of the losses; write the gradient of `share` times it into `gradient`."""
+        """Return the sum of the losses; write the gradient of the batch's mean loss into `gradient`."""
         for call in self._calls:
             call()
         return self._loss
 
     def _entries(self, tensor: Any) -> np.ndarray:
-        """Return a tensor of the products' type as the compiled loops take it."""
+        """View a tensor of the products' dtype as the array that compiled loops take."""
         return array(tensor).view(np.uint32) if self._rounds else array(tensor)
 
     def _then(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+        """Add a call to those that each step makes."""
         self._calls.append(partial(function, *arguments, **named))
 
     def _round(self, product: Any) -> None:
-        """Round what no loop reads before the next product does."""
+        """Round the entries of a product that the next product reads, with no compiled loop between."""
         if self._rounds:
             self._then(kernels.round_entries, self._entries(product).reshape(-1))
 
-    def _write_out(self, share: np.float32) -> None:
-        torch, layers = self._torch, self._n_layers
-        tokens, positions = TOKEN_EMBEDDING, POSITION_EMBEDDING
+    def _write_out(self, head: str, share: np.float32) -> None:
+        """List the calls of a forward and backward pass; `head` is the output matrix."""
+        layers = self._architecture.layers
+        embeddings = (TOKEN_EMBEDDING, POSITION_EMBEDDING)
         self._then(self.gradient.zero_)
-        self._then(kernels.embed, self.ids, self._values[tokens], self._values[positions], self._embedded)
+        self._then(kernels.embed, self.ids, *(self._values[name] for name in embeddings), self._embedded)
         x, added = self._embedded, self._zeros
         for layer in range(layers):
             x = self._normalise(2 * layer, f"transformer.h.{layer}.ln_1", x, added)
@@ -183,11 +183,12 @@ class _Block:
             x = self._normalise(2 * layer + 1, f"transformer.h.{layer}.ln_2", x, added)
             added = self._expand(layer)
         self._normalise(2 * layers, "transformer.ln_f", x, added)
-        head, last, logits = self._head_weight, self._norms[-1].out, self._logits
-        self._then(torch.mm, last, self._factors[head].t(), out=logits)
-        self._then(self._score, share)
-        self._multiply_back(logits.t(), last, head)
-        self._then(torch.mm, logits, self._factors[head], out=self._output_grad)
+        weight = self._factors[head]
+        last = self._norms[-1].out
+        self._then(self._torch.mm, last, weight.t(), out=self._logits)
+        self._then(self._score, share)  # puts their gradient in the place of the logits
+        self._multiply_back(self._logits.t(), last, head)
+        self._then(self._torch.mm, self._logits, weight, out=self._output_grad)
         self._then(self._grad.zero_)
         self._normalise_back(2 * layers, "transformer.ln_f")
         for layer in reversed(range(layers)):
@@ -195,7 +196,7 @@ class _Block:
             self._normalise_back(2 * layer + 1, f"transformer.h.{layer}.ln_2")
             self._attend_back(layer)
             self._normalise_back(2 * layer, f"transformer.h.{layer}.ln_1")
-        self._then(kernels.embed_back, self.ids, array(self._grad), self._sums[tokens], self._sums[positions])
+        self._then(kernels.embed_back, self.ids, array(self._grad), *(self._sums[name] for name in embeddings))
         if self.input_gradient is not None:
             self._then(self.input_gradient.copy_, self._from_tokens)
         self._then(kernels.add_columns, self._entries(self._product), array(self.gradient))
@@ -205,16 +206,18 @@ class _Block:
 
     def _normalise(self, number: int, name: str, x: np.ndarray, added: Any) -> np.ndarray:
         norm = self._norms[number]
-        gain, shift = self._values[f"{name}.weight"], self._values.get(f"{name}.bias", self._no_shift)
+        weights = self._values[f"{name}.weight"], self._values.get(f"{name}.bias", self._no_shift)
         outputs = norm.total, self._entries(norm.out), norm.mean, norm.scale
-        self._then(kernels.normalise, x, self._entries(added), gain, shift, self._centred, np.float32(EPS), *outputs)
+        settings = self._architecture.norm == "layernorm", np.float32(EPS)
+        self._then(kernels.normalise, x, self._entries(added), *weights, *settings, *outputs)
         return norm.total
 
     def _normalise_back(self, number: int, name: str) -> None:
         """Compute the gradient of a norm's input, in `_grad` and `_added_grad`, from that of its output."""
         norm = self._norms[number]
         sums = self._sums[f"{name}.weight"], self._sums.get(f"{name}.bias", np.empty_like(self._no_shift))
-        forward = norm.total, norm.mean, norm.scale, self._values[f"{name}.weight"], self._centred
+        centred = self._architecture.norm == "layernorm"
+        forward = norm.total, norm.mean, norm.scale, self._values[f"{name}.weight"], centred
         grads = self._entries(self._output_grad), array(self._grad), self._entries(self._added_grad)
         self._then(kernels.normalise_back, *forward, *grads, *sums)
 
@@ -223,7 +226,7 @@ class _Block:
         return out
 
     def _multiply_back(self, x: Any, grad: Any, weight: str) -> None:
-        self._then(self._torch.mm, x, grad, out=self._products[weight])
+        self._then(self._torch.mm, x, grad, out=self.products[weight])
 
     def _linear_back(self, grad: Any, x: Any, name: str, out: Any) -> None:
         """Compute the gradients of a layer's weights from that of its output, and into `out` that of its input."""
@@ -251,41 +254,46 @@ class _Block:
 
     def _sequences(self, heads: Any) -> Any:
         """View [heads, n, size] as [heads * batch, t, size]."""
-        return heads.view(-1, self._length, heads.shape[-1])
+        return heads.view(-1, self._architecture.context, heads.shape[-1])
 
     def _attend(self, layer: int) -> Any:
-        torch, name = self._torch, f"transformer.h.{layer}.attn"
-        x, qkv, probs = self._norms[2 * layer].out, self._qkv[layer], self._probs[layer]
+        bmm = self._torch.bmm
+        name = f"transformer.h.{layer}.attn"
+        x = self._norms[2 * layer].out
+        qkv = self._qkv[layer]
+        probs = self._probs[layer]
         n_parts, n, size = qkv.shape
         weight = self._factors[f"{name}.c_attn.weight"].view(-1, n_parts, size).transpose(0, 1)
         bias = self._factors[f"{name}.c_attn.bias"].view(n_parts, 1, size)
-        self._then(torch.baddbmm, bias, x.expand(n_parts, *x.shape), weight, out=qkv)
+        self._then(self._torch.baddbmm, bias, x.expand(n_parts, *x.shape), weight, out=qkv)
         self._round(qkv)
         queries, keys, values = (self._sequences(part) for part in qkv.chunk(3))
-        self._then(torch.bmm, queries, keys.transpose(1, 2), out=probs)
+        self._then(bmm, queries, keys.transpose(1, 2), out=probs)
         self._then(kernels.attend, self._entries(probs), self._scale)
-        self._then(torch.bmm, probs, values, out=self._sequences(self._head))
+        self._then(bmm, probs, values, out=self._sequences(self._head))
         self._then(self._mixed[layer].view(n, -1, size).copy_, self._head.transpose(0, 1))
         self._round(self._mixed[layer])
         return self._multiply(self._mixed[layer], f"{name}.c_proj", self._added)
 
     def _attend_back(self, layer: int) -> None:
-        torch, name = self._torch, f"transformer.h.{layer}.attn"
-        probs, grad = self._probs[layer], self._probs_grad
+        bmm = self._torch.bmm
+        name = f"transformer.h.{layer}.attn"
+        probs = self._probs[layer]
+        grad = self._probs_grad
         heads, n, size = self._head.shape
         self._add_columns(self._added_grad, f"{name}.c_proj")
         self._multiply_back(self._mixed[layer].t(), self._added_grad, f"{name}.c_proj.weight")
         weight = self._factors[f"{name}.c_proj.weight"].view(heads, size, -1).transpose(1, 2)
-        self._then(torch.bmm, self._added_grad.expand(heads, *self._added_grad.shape), weight, out=self._head)
+        self._then(bmm, self._added_grad.expand(heads, *self._added_grad.shape), weight, out=self._head)
         self._round(self._head)
         head = self._sequences(self._head)
         queries, keys, values = (self._sequences(part) for part in self._qkv[layer].chunk(3))
         to_queries, to_keys, to_values = (self._sequences(part) for part in self._qkv_grad.chunk(3))
-        self._then(torch.bmm, head, values.transpose(1, 2), out=grad)
-        self._then(torch.bmm, probs.transpose(1, 2), head, out=to_values)
+        self._then(bmm, head, values.transpose(1, 2), out=grad)
+        self._then(bmm, probs.transpose(1, 2), head, out=to_values)
         self._then(kernels.attend_back, self._entries(probs), self._entries(grad), self._scale)
-        self._then(torch.bmm, grad, keys, out=to_queries)
-        self._then(torch.bmm, grad.transpose(1, 2), queries, out=to_keys)
+        self._then(bmm, grad, keys, out=to_queries)
+        self._then(bmm, grad.transpose(1, 2), queries, out=to_keys)
         self._then(self._merged_grad.view(n, -1, size).copy_, self._qkv_grad.transpose(0, 1))
         self._round(self._merged_grad)
         self._add_columns(self._merged_grad, f"{name}.c_attn")

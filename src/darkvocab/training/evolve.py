@@ -29,9 +29,9 @@ SCHEMA_VERSION = 1
 MOST_COMPARED = 1024  # distinct rows whose distances are taken: all pairs, over all columns, at every step
 FILES = ("evolution.parquet", "events.parquet", "tokens.parquet", "evolution.json")
 EvolutionRecord, EventRecord, TokenRecord = record_types(Path(__file__).with_suffix(".toml"), __name__)
-COLUMNS = [field.name for field in fields(EvolutionRecord)]
-MOTION = COLUMNS[COLUMNS.index("since") :]
-STILL = (0, 0.0, 0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)  # motion since then, of tokens none of which moved
+NAMES = [field.name for field in fields(EvolutionRecord)]
+MOTION = NAMES[NAMES.index("since") :]
+STILL = (0, 0.0, 0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)  # the columns after `since`, where no token moved
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -82,7 +82,8 @@ class Evolve(Shown):
         n = int(tokens.max()) + 1  # a recording of chosen tokens has their rows alone
         named = parse_tokens(unseen, n) if isinstance(unseen, str) else unseen
         self.unseen = self.history.unseen if named is None else check_tokens(named, n)
-        self.every, self._rows = every, self.history.rows(every)
+        self.every = every
+        self._rows = self.history.rows(every)
         self.init_sigma = self._length("init_sigma", init_sigma)
         self.noise_epsilon = self._length("noise_epsilon", noise_epsilon)
         if self.noise_epsilon is None and (sigma := self._length("noise_sigma", None)) is not None:
@@ -105,11 +106,7 @@ class Evolve(Shown):
         return float(value)
 
     def evolution(self, progress: Report | None = None) -> Evolution:
-        """Measure the whole history: its records and what they come to.
-
-        Memory: what is read at a time, two states, and the records. Raises `CorruptFile` where the file was cut, or
-        holds NaN or infinity (the message names step and token).
-        """
+        """Measure the history, two states at a time; raises CorruptFile where it was cut, or holds NaN or infinity."""
         rows = self.history.words(self._rows, Progress(len(self._rows), progress).advance)
         course = _Course(self, *next(rows))
         for row, words in rows:
@@ -122,11 +119,12 @@ class Evolve(Shown):
         )
 
     def _summary(self, course: _Course) -> dict[str, Any]:
-        history, step = self.history, course.step
+        history = self.history
         kinds = Counter(event.kind for event in course.events)
         unseen = self.selections.get("unseen")
         lengths = {"init_sigma": self.init_sigma, "noise_epsilon": self.noise_epsilon}
-        geometry, answers = None, []
+        geometry = None
+        answers = []
         if unseen is not None and len(unseen) > 1:
             geometry = geometry_of(course.state, unseen, MOST_COMPARED)
             answers = verdicts(course.first, course.state, unseen, geometry, **lengths)
@@ -142,15 +140,15 @@ class Evolve(Shown):
             "record_every": history.record_every,
             "every": self.every,
             "n_measured": len(self._rows),
-            "last_step": step,
+            "last_step": course.step,
             "unseen": None if self.unseen is None else list(self.unseen),
             **lengths,
-            "events": {kind: kinds[kind] for kind in tracking.KINDS if kinds[kind]},
+            "events": {kind: kinds[kind] for kind in tracking.EVENT_KINDS if kinds[kind]},
             "freezing": {
                 name: {
                     "last_change": int(at) if (at := course.last_change[tokens].max()) >= 0 else None,
                     "n_never_moved": int((course.n_changes[tokens] == 0).sum()),
-                    "n_moved_last": int((course.last_change[tokens] == step).sum()) if step else 0,
+                    "n_moved_last": int((course.last_change[tokens] == course.step).sum()) if course.step else 0,
                 }
                 for name, tokens in self.selections.items()
             },
@@ -161,17 +159,18 @@ class Evolve(Shown):
 
 
 class _Course:
-    """A history as far as it has been measured: its records, and what the next row is compared with."""
+    """Records of the rows measured so far, and the state that the next row is compared with."""
 
     def __init__(self, settings: Evolve, row: int, words: np.ndarray) -> None:
         """Measure the first row."""
-        self.settings, self.history = settings, settings.history
+        self.settings = settings
+        self.history = settings.history
         self.first = self.state = self._state(row, words)
         self.holes = tracking.holes_of(self.state.groups)  # of each token, 0 for none
         self._fresh = int(self.holes.max(initial=0)) + 1  # number of the next new black hole
         self._start: dict[str, np.ndarray] = {}  # centroid of each selection
-        self._counts = self._count()  # taken over from row to row while the black holes have the same tokens
-        self._shapes = self._measure()  # taken over while no token moves
+        self._counts = self._count()  # reused while the black holes have the same tokens
+        self._shapes = self._measure()  # reused while no token moves
         self.records: list[Any] = []
         self.events: list[Any] = []
         self.n_changes = np.zeros(self.history.n_tokens, np.int64)
@@ -184,9 +183,10 @@ class _Course:
         return self.records[-1].step
 
     def go_on(self, row: int, words: np.ndarray) -> None:
-        """Measure the next row, and what changed since the one before; most of a long run is frozen."""
-        before, since = self.state, self.step
-        if np.array_equal(words, before.words):
+        """Measure the next row, and what changed since the one before."""
+        before = self.state
+        since = self.step
+        if np.array_equal(words, before.words):  # most rows of a long run: it is frozen
             self._note(row, [], lambda _: (since, *STILL))
             return
         self.state = self._state(row, words)
@@ -219,7 +219,7 @@ class _Course:
         return state
 
     def _count(self) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
-        """Return, by selection, a token of each distinct row of the last state, and columns of its record: census."""
+        """Return, by selection, one token of each distinct row of the last state, and the census for its record."""
         counts = {}
         for name, tokens in self.settings.selections.items():
             groups = identical_rows(self.state.words[tokens])
@@ -229,12 +229,14 @@ class _Course:
         return counts
 
     def _measure(self) -> dict[str, dict[str, Any]]:
-        """Return, by selection, columns of the last state's record: census and geometry."""
-        state, selections, shapes = self.state, self.settings.selections, {}
-        means = tracking.mean_distances(state, list(selections.values()), MOST_COMPARED)
+        """Return, by selection, census and geometry of the last state for its record."""
+        shapes = {}
+        selections = self.settings.selections
+        means = tracking.mean_distances(self.state, list(selections.values()), MOST_COMPARED)
         for (name, tokens), mean in zip(selections.items(), means, strict=True):
             distinct, counts = self._counts[name]
-            around, farthest = tracking.cloud(state, tokens), tracking.extent(state, distinct)
+            around = tracking.cloud(self.state, tokens)
+            farthest = tracking.extent(self.state, distinct)
             moved = around.centroid - self._start.setdefault(name, around.centroid)
             shapes[name] = {
                 **counts,
@@ -260,7 +262,8 @@ class _Course:
 
     def tokens(self) -> pl.DataFrame:
         """Return the changes of each token so far, records of `TokenRecord`."""
-        tokens, unseen = self.history.tokens, self.settings.unseen
+        tokens = self.history.tokens
+        unseen = self.settings.unseen
         return frame_of_columns(
             TokenRecord,
             token=tokens,
@@ -274,14 +277,14 @@ class _Course:
 def evolve(
     source: str | Path | History, *, out: str | Path | None = None, progress: Report | None = None, **settings: Any
 ) -> Evolution:
-    """Measure a history by the settings of `Evolve` and, where a folder `out` is given, write the result there.
+    """Measure a history by the settings of `Evolve`; write the result into the folder `out`, where one is given.
 
     `progress` is called with (rows done, rows in all). Raises as `Evolve`, `Evolve.evolution` and `Evolution.write`.
     """
-    settings_of_history = Evolve(source, **settings)
+    checked = Evolve(source, **settings)
     if out is not None:
         check_folder(Path(out), FILES)
-    evolution = settings_of_history.evolution(progress)
+    evolution = checked.evolution(progress)
     if out is not None:
         evolution.write(out)
     return evolution

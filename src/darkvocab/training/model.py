@@ -1,4 +1,4 @@
-"""The model of a training: transformers' GPT-2, drawn from its seed, its parameters in one vector, and its passes."""
+"""Build the model of a training, transformers' GPT-2; lay its parameters out in one vector; the passes' interface."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,7 @@ HEAD = "lm_head.weight"  # of an untied model
 
 
 def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
-    """Build transformers' GPT2LMHeadModel of this size, drawn from torch's global generator, in float32.
-
-    Its GELU is the fused one of the same formula.
-    """
+    """Build transformers' GPT2LMHeadModel of this size in float32, with weights from torch's global generator."""
     transformers = import_extra("transformers", "train", "train")
     config = transformers.GPT2Config(
         vocab_size=n_vocabulary,
@@ -32,24 +29,23 @@ def build(torch: Any, architecture: Architecture, n_vocabulary: int) -> Any:
         **HELD["gpt2"],
     )
     model = transformers.GPT2LMHeadModel(config)
-    model.loss_type = "ForCausalLM"  # else it says, on every start, that it takes this one
-    if architecture.norm == "rmsnorm":
-        for module in list(model.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, torch.nn.LayerNorm):
-                    setattr(module, name, torch.nn.RMSNorm(child.normalized_shape, eps=child.eps))
+    model.loss_type = "ForCausalLM"  # transformers warns where it has to guess this
+    for module in list(model.modules()) if architecture.norm == "rmsnorm" else ():
+        norms = {name: child for name, child in module.named_children() if isinstance(child, torch.nn.LayerNorm)}
+        for name, norm in norms.items():
+            setattr(module, name, torch.nn.RMSNorm(norm.normalized_shape, eps=norm.eps))
     return model
 
 
 def scalar_dtype(torch: Any, device: Any) -> Any:
-    """Return the dtype of losses and learning rates: the host's own, or what optimizers on a GPU read."""
+    """Return the dtype of losses and learning rates: Python's float64 on a CPU, float32 as optimizers on a GPU read."""
     return torch.float64 if device.type == "cpu" else torch.float32
 
 
 def begin(torch: Any, training: Training) -> Any:
     """Return a training's model before step 1, on the CPU; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)  # the notebooks' order: model, its rounding, then the start
+        torch.manual_seed(training.seed)  # the notebooks draw in this order: the model, then the start
         model = build(torch, training.architecture, training.corpus.n_vocabulary)
         shape = training.corpus.n_vocabulary, training.architecture.width
         rows = training.start.rows(torch, shape, getattr(torch, training.precision_policy.weights))
@@ -62,7 +58,7 @@ def begin(torch: Any, training: Training) -> Any:
 
 
 def _load(model: Any, path: Path) -> None:
-    """Read all weights of a model from a file; CorruptFile for a file that is none, InvalidInput for another model."""
+    """Load all weights of a model; CorruptFile for no safetensors file, InvalidInput for one of another model."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -70,7 +66,7 @@ def _load(model: Any, path: Path) -> None:
         lacking, others = model.load_state_dict(load_file(path), strict=False)
     except SafetensorError as error:
         raise CorruptFile(f"{path}: not a safetensors file ({error})") from None
-    except RuntimeError as error:  # shapes, one to a line
+    except RuntimeError as error:  # lists tensors of other shapes, one to a line
         said = str(error).splitlines()[1].strip()
         raise InvalidInput(ERRORS["other_size"].format(path=path, said=said)) from None
     if lacking := set(lacking) - ({HEAD} if model.config.tie_word_embeddings else set()) | set(others):
@@ -81,11 +77,12 @@ def _load(model: Any, path: Path) -> None:
 class Layout:
     """Positions of a model's parameters in one vector: matrices, which decay, before vectors, which do not."""
 
-    places: dict[str, tuple[slice, Any]]  # part and shape of each, by its name, in their order
+    places: dict[str, tuple[slice, Any]]  # slice of the vector and shape of each parameter, by name
 
     @classmethod
     def of(cls, model: Any) -> Self:
-        places, at = {}, 0
+        places = {}
+        at = 0
         for name, parameter in sorted(model.named_parameters(), key=lambda item: item[1].dim() < 2):
             places[name] = slice(at, at + parameter.numel()), parameter.shape
             at += parameter.numel()
@@ -93,7 +90,7 @@ class Layout:
 
     @property
     def groups(self) -> dict[str, slice]:
-        """Return the part that decays, and the one that does not."""
+        """Slices of the vector: matrices, which decay, and vectors, which do not."""
         end = max(part.stop for part, shape in self.places.values() if len(shape) > 1)
         return {"matrices": slice(end), "vectors": slice(end, None)}
 
@@ -109,26 +106,29 @@ def views(vectors: Any, layout: Layout) -> dict[str, Any]:
 
 
 class Passes:
-    """Forward and backward pass of R GPT-2s of one size, each with its own weights and batch of N = batch * T places.
+    """Forward and backward pass of R GPT-2s of one size, each with its own weights and its own batch.
 
-    Called with tokens and what each place is to predict, [R, N] int64, they return mean losses [R]; `gradient(out)`
-    writes that call's gradient [R, n] in the type of `out`; `paths()` returns the two parts of a tied embedding's,
-    [R, vocabulary, width]: of the tokens that it looked up, and of the logits. The plain twin is transformers' model
-    with autograd.
+    A batch has N = batch * T positions. Called with token ids and targets, both [R, N] int64, passes return the mean
+    losses [R]. `gradient(out)` then writes the gradient [R, n] in the dtype of `out`; `paths()` returns the two parts
+    of a tied embedding's gradient, [R, vocabulary, width]: through the tokens looked up, and through the logits. The
+    tests compare them with transformers' model and autograd.
 
-    All weights are in `wide`, [R, n], whose type sums, norms and losses have, and in `narrow` in the type of the
-    products, bfloat16 or float32; a step has `batch` examples.
+    `wide` and `narrow` [R, n] hold the same weights: in float32, for sums, norms and losses, and in the dtype of the
+    products, bfloat16 or float32.
     """
 
     def __init__(
         self, torch: Any, architecture: Architecture, layout: Layout, wide: Any, narrow: Any, batch: int
     ) -> None:
-        self.torch, self.architecture, self.layout = torch, architecture, layout
+        self.torch = torch
+        self.architecture = architecture
+        self.layout = layout
         self.wide, self.narrow = wide, narrow
-        self.batch, self.length = batch, architecture.context
-        self.n_predicted = batch * (self.length - 1)  # the last place of an example predicts nothing
+        self.batch = batch
+        self.length = architecture.context
+        self.n_predicted = batch * (self.length - 1)  # the last position of an example predicts nothing
         self.head = HEAD if HEAD in layout.places else TOKEN_EMBEDDING
-        self.scale = (architecture.width // architecture.heads) ** -0.5  # of products of queries and keys
+        self.scale = (architecture.width // architecture.heads) ** -0.5  # of attention scores
 
 
 def save(model: Any, weights: Any, folder: Path) -> None:

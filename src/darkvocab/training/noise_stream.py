@@ -1,4 +1,4 @@
-"""Random numbers as a function of a key and a position, in torch's calls: one stream for every device."""
+"""Draw random numbers as functions of a key and a position, with torch: the same stream on every device."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 NOISE, ROUNDING = range(2)  # purposes of a training's keys
-GAMMA = 0x9E3779B97F4A7C15 - 2**64  # as the int64 of these bits, like all below
+GAMMA = 0x9E3779B97F4A7C15 - 2**64  # these bits as int64, like the constants below
 MIXERS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
 
 

@@ -1,4 +1,4 @@
-"""Results of a training: the metrics of its steps, and its outcome, written or measured from the recording."""
+"""Write, read and measure the results of a training: the metrics of its steps, and its outcome."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -19,18 +19,19 @@ from ..runs.folder import read_manifest
 from ..runs.records import reading, write_table
 from ..text import Shown
 
-FILE, STEPS = "outcome.json", "metrics.parquet"
-# Of one optimizer step: the loss before the update, and the norm of the gradient before it is clipped.
-COLUMNS = ("loss", "gradient_norm", "learning_rate")
+FILE = "outcome.json"
+METRICS_TABLE = "metrics.parquet"
+# Metrics of one optimizer step: the loss before the update, the norm of the gradient before clipping.
+METRIC_COLUMNS = ("loss", "gradient_norm", "learning_rate")
 ENDED = ("complete", "diverged")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TrainingOutcome(Shown):
-    """Start and end of a training; `states` hold a census over all and over unseen tokens each."""
+    """Start and end of a training; each of `states` has a census of all and of unseen tokens."""
 
-    status: str  # complete, or diverged: then the last state is the one before
-    steps: int  # made
+    status: str  # complete, or diverged: the last state is then the one before that
+    steps: int  # that were made
     n_unseen: int
     loss: dict[str, float] | None  # first, last; None without a step
     states: tuple[dict[str, Any], dict[str, Any]]  # step, all, unseen: the first and the last that was recorded
@@ -42,16 +43,12 @@ class TrainingOutcome(Shown):
 
 
 def outcome(run: str | Path) -> TrainingOutcome:
-    """Return what became of a training: the census of its first and last recorded state.
-
-    A folder of a version that wrote no `outcome.json` is measured. Raises `MissingFile` where no training has ended,
-    and `CorruptFile` where its files cannot be read.
-    """
+    """Return the outcome of a training; MissingFile where none has ended, CorruptFile where it cannot be read."""
     path = Path(run)
     manifest = read_manifest(path)
     if manifest.get("experiment") != "train" or manifest["status"] not in ENDED:
         raise MissingFile(f"{path} holds no training that has ended")
-    if not (path / FILE).is_file():
+    if not (path / FILE).is_file():  # an early version of darkvocab wrote none
         return measure_outcome(path, manifest["status"])
     with reading(path / FILE, "the outcome of a training"):
         written = json.loads((path / FILE).read_text("utf-8"))
@@ -92,13 +89,13 @@ def read_ends(run: Path) -> tuple[History, tuple[np.ndarray, np.ndarray]]:
 
 
 def displacement(first: np.ndarray, last: np.ndarray, grid: Grid) -> float:
-    """Return how far the centroid moved, Euclidean, weight units, between two states of words [vocabulary, dim]."""
+    """Return the Euclidean distance, in weight units, of the centroids of two states of words [vocabulary, dim]."""
     before, after = (index_values(to_index(words, grid), grid).mean(axis=0) for words in (first, last))
     return float(np.linalg.norm(after - before))
 
 
 def token_distances(words: np.ndarray, grid: Grid) -> Geometry:
-    """Measure the distances over all pairs of tokens, of words [n, dim]."""
+    """Measure the distances of all pairs of rows of words [n, dim]."""
     tokens, weights = Census(identical_rows(words)).groups.select("tokens")
     return Geometry(to_index(words, grid)[tokens], grid, over="tokens", weights=weights)
 
@@ -119,12 +116,14 @@ def n_before_divergence(metrics: Float64[np.ndarray, "steps 3"]) -> int:
 
 def write_outcome(run: Path, metrics: Float64[np.ndarray, "steps 3"], status: str) -> None:
     """Write the metrics of steps 1, 2, ... of a recorded training, and its outcome; raises as `landing`."""
-    columns = dict(zip(COLUMNS, metrics.T, strict=True))
-    write_table(run / STEPS, pl.DataFrame({"step": np.arange(1, len(metrics) + 1), **columns}))
+    columns = dict(zip(METRIC_COLUMNS, metrics.T, strict=True))
+    write_table(run / METRICS_TABLE, pl.DataFrame({"step": np.arange(1, len(metrics) + 1), **columns}))
     write_json(run / FILE, measure_outcome(run, status).to_json())
 
 
 def read_metrics(run: Path) -> pl.DataFrame:
     """Read the metrics of an ended training; raises `CorruptFile` where they are missing, or of another kind."""
-    with reading(run / STEPS, "the metrics of a training"):
-        return pl.read_parquet(run / STEPS, columns=["step", *COLUMNS]).cast(dict.fromkeys(COLUMNS, pl.Float64))
+    with reading(run / METRICS_TABLE, "the metrics of a training"):
+        return pl.read_parquet(run / METRICS_TABLE, columns=["step", *METRIC_COLUMNS]).cast(
+            dict.fromkeys(METRIC_COLUMNS, pl.Float64)
+        )

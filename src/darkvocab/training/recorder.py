@@ -1,4 +1,4 @@
-"""Recorder: the embedding of a training that runs by itself, in the files that `evolve` and `history` read."""
+"""Record the embedding of any torch training into the files that `evolve` and `history` read."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..embedding.history import FILE, KEY, History
+from ..embedding.history import HISTORY_FILE, HISTORY_KEY, History
 from ..errors import CorruptFile, DiskFull, InvalidInput, NoResult, one_of
 from ..extras import import_extra, import_torch
 from ..numerics import decode
@@ -27,29 +27,29 @@ from .choices import ERRORS
 from .recording import Recording, recorded
 
 ON_ALARM = ("warn", "record", "stop")
-PENDING = 1 << 28  # bytes of states that wait for the disk at most
+PENDING = 1 << 28  # most bytes of states that wait to be written
 ALARMS = "alarms.jsonl"
 LIMITS, SENTENCES = tomllib.loads(Path(__file__).with_name("alarms.toml").read_text("utf-8")).values()
 
 
 class Alarm(NoResult):
-    """A recorded training was stopped by what its recorder saw."""
+    """The recorder raised an alarm that stops the training."""
 
 
 @dataclass(kw_only=True)
 class Watched:
-    """A matrix of a model that is being trained."""
+    """A recorded matrix of a model in training."""
 
     name: str  # embedding or output
-    find: Callable[[], Any]  # the parameter, which may become another
+    find: Callable[[], Any]  # returns the model's parameter now: resizing replaces it
     parameter: Any
-    ids: Any  # of the rows, on the parameter's device; None: all
+    ids: Any  # ids of the recorded rows, on the parameter's device; None: all rows
     kinds: list[str]  # recorded beside rows and updates: gradient, exp_avg, exp_avg_sq
-    seen: Any = None  # bool [k], rows that were looked up since the last step; None where nobody saw
-    before: Any = None  # its rows before a step
+    seen: Any = None  # bool [vocabulary], rows that were looked up since the last step; None where that is not known
+    before: Any = None  # the rows before a step
 
     def rows(self) -> Any:
-        """Return a copy of its rows [k, dim]; where processes share them, all must ask."""
+        """Return a copy of the rows [k, dim]; under FSDP every process must call this."""
         return updates.rows_of(self.parameter, self.ids)
 
     @property
@@ -57,32 +57,32 @@ class Watched:
         return str(self.parameter.dtype).removeprefix("torch.")
 
     def files(self) -> Iterator[tuple[str, str, tuple[int, int], str]]:
-        """Yield name, key, shape of a state and dtype of each recording, in the order of `measure`."""
+        """Yield file name, key, shape of a state, and dtype of each recording, in the order of `measure`."""
         shape = len(self.parameter if self.ids is None else self.ids), self.parameter.shape[1]
-        yield FILE.replace("embedding", self.name), KEY, shape, self.dtype
+        yield HISTORY_FILE.replace("embedding", self.name), HISTORY_KEY, shape, self.dtype
         prefix = "" if self.name == "embedding" else f"{self.name}_"
-        yield f"{prefix}{updates.FILE}", updates.KEY, (shape[0], len(updates.COLUMNS)), "float32"
+        yield f"{prefix}{updates.FILE}", updates.KEY, (shape[0], len(updates.UPDATE_COLUMNS)), "float32"
         for key in (f"{self.name}_{kind}" for kind in self.kinds):
             yield f"{key}.safetensors", key, shape, self.dtype
 
     def measure(self, optimizer: Any) -> Iterator[Any]:
-        """Yield what is recorded after a step: rows [k, dim], the update [k, 5], and what else is asked for."""
+        """Yield the tensors to record after a step: rows [k, dim], the update [k, 5], and each of `kinds`."""
         rows = self.rows()
         yield rows
         seen = self.seen if self.seen is None or self.ids is None else self.seen[self.ids]
         yield updates.measure_update(optimizer, self.parameter, self.ids, self.before, rows, seen)
-        held = {"gradient": self.parameter.grad, **optimizer.state.get(self.parameter, {})}
-        for tensor in map(held.get, self.kinds):
+        tensors = {"gradient": self.parameter.grad, **optimizer.state.get(self.parameter, {})}
+        for tensor in map(tensors.get, self.kinds):
             yield rows.new_zeros(rows.shape) if tensor is None else updates.rows_of(tensor, self.ids).to(rows.dtype)
 
 
 class Recorder:
-    """Record the embedding of a training with torch, and its output matrix where that is its own.
+    """Record the embedding of a torch training, and the output matrix of an untied model.
 
-    Hooks of the optimizer count its steps: row k is the state right after k times `every` of them, whatever is
-    accumulated, clipped, compiled or scaled. Beside the rows `updates.safetensors` has what each recorded step did to
-    them (`updates.COLUMNS`), and `alarms.jsonl` what a person should look at. Rows are written by a thread. Where
-    several processes train, the first one writes.
+    Hooks count the optimizer's steps: row k is the state right after `every` * k steps, whatever is accumulated,
+    clipped, compiled or scaled. `updates.safetensors` has what each recorded step did to the rows
+    (`updates.UPDATE_COLUMNS`), and `alarms.jsonl` what a person should look at. A thread writes. Where several
+    processes train, the first one writes.
 
     Examples
     --------
@@ -101,7 +101,7 @@ class Recorder:
     gradients, moments : record the gradient as the optimizer saw it, and Adam's moments, of the embedding, too
     embedding : the matrix: a parameter, or its name; by default what `get_input_embeddings` returns
     on_alarm : "warn", "record" (into the file alone) or "stop" (raise `Alarm` out of the step)
-    resume : go on with the recording in `out` from the step that the training's checkpoint is of
+    resume : go on with the recording in `out` from the step of the training's checkpoint
     """
 
     def __init__(
@@ -120,45 +120,46 @@ class Recorder:
         if every < 1:
             raise InvalidInput(f"every must be >= 1 steps, got {every}")
         self.out = self._root = Path(out)
-        self.every, self.on_alarm, self.resume = every, on_alarm, resume
+        self.every = every
+        self.on_alarm = on_alarm
+        self.resume = resume
         self.tokens = None if tokens is None else sorted(set(tokens))
         self.kinds = ["gradient"] * gradients + ["exp_avg", "exp_avg_sq"] * moments
         self.embedding = embedding
-        self.made = 0  # steps of the optimizer
-        self.alarm: Alarm | None = None  # that stops the training
+        self.done = 0  # steps of the optimizer
+        self.alarm: Alarm | None = None  # to be raised out of the step
         self._optimizer: Any = None
         self._watched: list[Watched] = []
         self._opened = ExitStack()
 
-    def step(self, model: Any, optimizer: Any, made: int | None = None) -> None:
-        """Begin to record, before the first step; afterwards it is enough that the optimizer makes its steps.
+    def step(self, model: Any, optimizer: Any, done: int | None = None) -> None:
+        """Begin to record, before the first step; hooks of the optimizer do the rest.
 
-        May be called as often as one likes, after each step, too: where the model has another embedding meanwhile, as
-        `resize_token_embeddings` makes one, a new segment begins, a folder in this one.
-
-        Raises InvalidInput for a model or an optimizer that cannot be recorded, and as `Folder`.
+        Later calls, such as one after each step, look whether the embedding was replaced, as `resize_token_embeddings`
+        does: then a new segment begins, in a folder within this one. Raises InvalidInput for a model or an optimizer
+        that cannot be recorded, and as `Folder`.
 
         Parameters
         ----------
-        made : steps that were made before; by default what the optimizer's state says, else none
+        done : steps made so far, by default those in the optimizer's state
         """
         while hasattr(optimizer, "optimizer"):  # accelerate and Lightning wrap the one that makes the steps
             optimizer = optimizer.optimizer
         if self._optimizer is None:
-            self._begin(model, optimizer, made)
+            self._begin(model, optimizer, done)
         elif optimizer is not self._optimizer or any(one.find() is not one.parameter for one in self._watched):
             self.close()
             self.resume = False
-            self.out = self._root / f"segment-{self.made:09d}"
+            self.out = self._root / f"segment-{self.done:09d}"
             print(f"the model has another embedding; its rows are recorded into {self.out}", file=sys.stderr)
-            self._begin(model, optimizer, self.made)
+            self._begin(model, optimizer, self.done)
 
-    def _begin(self, model: Any, optimizer: Any, made: int | None) -> None:
+    def _begin(self, model: Any, optimizer: Any, done: int | None) -> None:
         torch = import_torch("train")
         self._watched = self._find(torch, model, optimizer)
-        if made is None:
-            made = max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
-        self.made = self.first = made
+        if done is None:
+            done = max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
+        self.done = self.first = done
         shared = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._writes = not (shared and torch.distributed.get_rank())
         start = [updates.words_of(one.rows()) for one in self._watched]
@@ -177,7 +178,7 @@ class Recorder:
         """Return the matrices to record; InvalidInput where there are none, or they cannot be recorded."""
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InvalidInput(ERRORS["no_optimizer"].format(name=type(optimizer).__name__))
-        inner = next((part for part in model.modules() if hasattr(part, "get_input_embeddings")), None)
+        inner: Any = next((part for part in model.modules() if hasattr(part, "get_input_embeddings")), None)
         finds: dict[str, Callable[[], Any]] = {}
         if isinstance(self.embedding, str):
             finds["embedding"] = lambda: dict(model.named_parameters()).get(self.embedding)
@@ -185,9 +186,9 @@ class Recorder:
             finds["embedding"] = lambda: self.embedding
         elif inner is not None:
             finds["embedding"] = lambda: inner.get_input_embeddings().weight
-            head = inner.get_output_embeddings()
-            if head is not None and head.weight is not finds["embedding"]():
-                finds["output"] = lambda: inner.get_output_embeddings().weight
+        head = inner.get_output_embeddings() if inner is not None and self.embedding is None else None
+        if head is not None and head.weight is not finds["embedding"]():
+            finds["output"] = lambda: inner.get_output_embeddings().weight
         if not finds or (parameter := finds["embedding"]()) is None:
             names = [name for name, held in model.named_parameters() if held.ndim == 2][:8]
             raise InvalidInput(ERRORS["which_parameter"].format(names=", ".join(names)))
@@ -205,7 +206,7 @@ class Recorder:
         return watched
 
     def _take(self, model: Any, optimizer: Any, start: list[np.ndarray]) -> None:
-        """Take the folder and open its recordings, behind the step that the training goes on from."""
+        """Take the folder and open its recordings, at the step that the training goes on from."""
         n = self._n_before() if self.resume and (self.out / "manifest.json").is_file() else 0
         folder = Folder(self.out, self._manifest(model, optimizer), resume=self.resume)
         self._folder = self._opened.enter_context(folder)
@@ -216,29 +217,29 @@ class Recorder:
         metadata = {"record_every": self.every, "first_step": self.first}
         for one, rows in zip(self._watched, start, strict=True):
             for name, key, shape, dtype in one.files():
-                at = n if key == KEY else max(n - 1, 0)
+                at = n if key == HISTORY_KEY else max(n - 1, 0)
                 recording = Recording(self.out / name, key, None, shape, dtype, metadata, resume_at=at)
                 self._recordings.append(self._opened.enter_context(recording))
-                if key == KEY and not n:
+                if key == HISTORY_KEY and not n:
                     recording.extend(rows[None])
         self._room = max(2, PENDING // sum(recording.row_bytes for recording in self._recordings))
-        history = History.open(self.out / FILE)
+        history = History.open(self.out / HISTORY_FILE)
         self._grid = history.grid
         ((_, words),) = history.words([0])
-        self._start = self._look(words)
+        self._start = self._inspect(words)
         self._cut_alarms()
 
     def _n_before(self) -> int:
-        """Find the folder that the step to go on from lies in; return how many of its rows are of steps up to that."""
+        """Choose the segment that holds the step to go on from; return the number of its rows up to that step."""
         folders = [self._root, *sorted(self._root.glob("segment-*"))]
         firsts = [int(read_manifest(folder)["parameters"].get("first_step", 0)) for folder in folders]
-        fitting = [pair for pair in zip(firsts, folders, strict=True) if pair[0] <= self.made]
+        fitting = [pair for pair in zip(firsts, folders, strict=True) if pair[0] <= self.done]
         if not fitting:
-            raise InvalidInput(f"{self.out} begins with step {firsts[0]:,}, the training with step {self.made:,}")
+            raise InvalidInput(f"{self.out} begins with step {firsts[0]:,}, the training with step {self.done:,}")
         self.first, self.out = fitting[-1]
-        n = (self.made - self.first) // self.every + 1 if self.made > self.first else 0
-        if (held := recorded(self.out / FILE)) < n:
-            raise CorruptFile(ERRORS["fewer_rows"].format(folder=self.out, held=held, n=n, made=self.made))
+        n = (self.done - self.first) // self.every + 1 if self.done > self.first else 0
+        if (held := recorded(self.out / HISTORY_FILE)) < n:
+            raise CorruptFile(ERRORS["fewer_rows"].format(folder=self.out, held=held, n=n, done=self.done))
         return n
 
     def _manifest(self, model: Any, optimizer: Any) -> dict[str, Any]:
@@ -257,24 +258,25 @@ class Recorder:
         }
 
     def flush(self) -> None:
-        """Have the disk hold all rows up to the last step; to be called before the training saves a checkpoint."""
+        """Flush all rows to disk; to be called before the training saves a checkpoint."""
         if self._optimizer is not None and self._writes:
             self._wait()
             for recording in self._recordings:
                 recording.sync()
 
     def close(self, status: str = "complete") -> None:
-        """End the recording: all is written, the files have the rows that were recorded."""
+        """Write what is pending, cut the files after the last recorded row, and remove the hooks."""
         if self._optimizer is None:
             return
         self._optimizer = None
         with self._opened:
-            if self._writes:
-                self._wait()
-                if not self._ended:
-                    for recording in self._recordings:
-                        recording.shorten()
-                    self._folder.set_status(status)
+            if not self._writes:
+                return
+            self._wait()
+            for recording in self._recordings if not self._ended else ():
+                recording.shorten()
+            if not self._ended:
+                self._folder.set_status(status)
 
     def __enter__(self) -> Self:
         return self
@@ -283,24 +285,25 @@ class Recorder:
         self.close("complete" if kind is None else "interrupted")
 
     def _looked_up(self, module: Any, inputs: tuple[Any, ...]) -> None:
-        """Note which tokens a forward pass looks up."""
+        """Mark the tokens that a forward pass looks up."""
         if module.training and inputs:
             one = self._watched[0]
             if one.seen is None:
                 one.seen = inputs[0].new_zeros(module.num_embeddings, dtype=bool)
-            one.seen[inputs[0].reshape(-1)] = True
+            # `seen[ids] = True` would start torch's threads, and wait for them.
+            one.seen.index_fill_(0, inputs[0].reshape(-1).long(), True)
 
-    def _is_recorded(self, made: int) -> bool:
-        return (made - self.first) % self.every == 0
+    def _is_recorded(self, step: int) -> bool:
+        return (step - self.first) % self.every == 0
 
     def _before(self, *_: Any) -> None:
-        if self._is_recorded(self.made + 1):
+        if self._is_recorded(self.done + 1):
             for one in self._watched:
                 one.before = one.rows()
 
     def _after(self, optimizer: Any, *_: Any) -> None:
-        self.made += 1
-        if self._is_recorded(self.made):
+        self.done += 1
+        if self._is_recorded(self.done):
             states = [updates.words_of(tensor) for one in self._watched for tensor in one.measure(optimizer)]
             if self._writes:
                 self._submit(states)
@@ -314,7 +317,7 @@ class Recorder:
             self._pending.popleft().result()
 
     def _submit(self, states: list[np.ndarray]) -> None:
-        """Hand a step to the thread that writes; wait where too many are before it."""
+        """Give a step to the thread that writes; wait where too many are pending."""
         while self._pending and self._pending[0].done():
             self._pending.popleft().result()
         if len(self._pending) >= self._room:
@@ -322,13 +325,13 @@ class Recorder:
                 print(f"{self.out}: the disk is slower than the training, whose steps wait for it", file=sys.stderr)
             self._was_full = True
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._land, self.made, states))
+        self._pending.append(self._pool.submit(self._land, self.done, states))
         if self.on_alarm == "stop":
             self._wait()
 
     def _land(self, step: int, states: list[np.ndarray]) -> None:
-        """Write a step, and look for alarms in it."""
-        time.sleep(0)  # lets go of Python's lock, so that the step goes on first
+        """Write a step, and raise its alarms."""
+        time.sleep(0)  # releases Python's lock, so that the step goes on first
         if self._ended:
             return
         try:
@@ -341,18 +344,18 @@ class Recorder:
             warnings.warn(f"step {step:,}: {SENTENCES['disk']} ({self.out})", RuntimeWarning, stacklevel=2)
 
     def _alarms(self, words: np.ndarray, update: np.ndarray) -> Iterable[tuple[str, np.ndarray]]:
-        """Yield what is unusual after a step, and of which rows it is true."""
-        norms = update[:, updates.COLUMNS.index("gradient_norm")]
+        """Yield each kind of alarm, and for which rows [k] it holds after a step."""
+        norms = update[:, updates.UPDATE_COLUMNS.index("gradient_norm")]
         driven = norms[norms > 0]
         if len(driven) > 1:
             yield "steep", norms > LIMITS["steep"] * _middle(driven)
-        causes = np.nan_to_num(update[:, updates.COLUMNS.index("causes")]).astype(np.int64)
+        causes = np.nan_to_num(update[:, updates.UPDATE_COLUMNS.index("causes")]).astype(np.int64)
         yield "untrained", self._start["equal"] & ((causes & updates.IN_BATCH) > 0)
-        for kind, rows in self._look(words).items():
+        for kind, rows in self._inspect(words).items():
             yield kind, rows if kind == "broken" else rows & ~self._start[kind]
 
-    def _look(self, words: np.ndarray) -> dict[str, np.ndarray]:
-        """Tell which rows equal another, bit for bit, which are near zero, beside the median, and which no numbers."""
+    def _inspect(self, words: np.ndarray) -> dict[str, np.ndarray]:
+        """Mark the rows that equal another bit for bit, those far shorter than the median, and those not finite."""
         groups = identical_rows(words, threads=1)
         values = decode(words, self._grid)
         norms = np.linalg.norm(values, axis=1)
@@ -363,7 +366,7 @@ class Recorder:
         }
 
     def _raise(self, step: int, kind: str, rows: np.ndarray) -> None:
-        """Note an alarm of tokens of which it was not said before."""
+        """Report an alarm for the tokens that it was not reported for before."""
         tokens = [int(row) if self.tokens is None else self.tokens[row] for row in rows.tolist()]
         if not (fresh := [token for token in tokens if (kind, token) not in self._said]):
             return
@@ -377,11 +380,11 @@ class Recorder:
             self.alarm = self.alarm or Alarm(said)
 
     def _cut_alarms(self) -> None:
-        """Keep the alarms up to the step that the training goes on from."""
+        """Remove alarms after the step that the training goes on from."""
         path = self.out / ALARMS
         lines = path.read_text("utf-8").splitlines(keepends=True) if path.is_file() else []
         alarms = (json.loads(line) for line in lines if line.endswith("\n"))  # the last one may be cut
-        kept = [alarm for alarm in alarms if alarm["step"] <= self.made]
+        kept = [alarm for alarm in alarms if alarm["step"] <= self.done]
         self._said = {(alarm["kind"], token) for alarm in kept for token in alarm["tokens"]}
         path.write_text("".join(json.dumps(alarm) + "\n" for alarm in kept), "utf-8")
 
@@ -410,7 +413,7 @@ class Recorder:
 
 
 def _middle(values: np.ndarray) -> Any:
-    """Return the upper median, as fast as it can be had; NaN counts as the largest."""
+    """Return the upper median; NaN counts as the largest."""
     return np.partition(values, len(values) // 2)[len(values) // 2]
 
 

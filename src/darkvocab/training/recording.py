@@ -1,4 +1,4 @@
-"""Recordings: a safetensors file with one tensor that grows row by row, loadable at every moment."""
+"""Write a tensor row by row into a safetensors file that can be loaded at any moment."""
 
 import json
 import os
@@ -12,17 +12,16 @@ from ..errors import CorruptFile, InvalidInput
 from ..landing import refuse_write
 from ..sources.safetensors import read_metadata
 
-NAMES = {"bfloat16": ("BF16", 2), "float16": ("F16", 2), "float32": ("F32", 4), "float64": ("F64", 8)}
-DIGITS = 15  # of the number of rows in the header, so that it can be written over
-ROOM = 16  # rows that a recording of unknown length has room for at first, and twice as many whenever they are full
+DTYPES = {"bfloat16": ("BF16", 2), "float16": ("F16", 2), "float32": ("F32", 4), "float64": ("F64", 8)}
+DIGITS = 15  # of the number of rows in the header, which is overwritten in place
+ROOM = 16  # rows that a recording of unknown length has room for at first; doubled whenever it is full
 
 
 class Recording(AbstractContextManager["Recording"]):
-    """A file of `n_rows` rows of this shape under one key, written in order.
+    """A file of `n_rows` rows of this shape under one key, written in order; without `n_rows` it grows as needed.
 
-    The file has its whole size from the start (a hole, where the file system knows them), so that safetensors loads it
-    at any moment. Its metadata say how many rows are `recorded`; the number is raised after the row is written, and a
-    process that dies loses none that it had recorded.
+    The file has its whole size from the start, sparse where the file system can, so that safetensors loads it at any
+    moment. Its metadata count the rows `recorded`, each after it was written: a process that dies loses none of them.
     """
 
     def __init__(
@@ -36,13 +35,11 @@ class Recording(AbstractContextManager["Recording"]):
         *,
         resume_at: int = 0,
     ) -> None:
-        """Begin the file, or go on behind row `resume_at` of what it holds; without `n_rows` there is room for any.
-
-        Raises as `refuse_write`, and `CorruptFile` where it is to go on in a file that is missing, shorter, or another
-        recording.
-        """
-        self.path, self.key, self.shape = path, key, shape
-        self.name, size = NAMES[dtype]
+        """Create the file (raises as `refuse_write`), or append after its first `resume_at` rows (else CorruptFile)."""
+        self.path = path
+        self.key = key
+        self.shape = shape
+        self.name, size = DTYPES[dtype]
         self.row_bytes = size * int(np.prod(shape))
         self._metadata = {name: str(value) for name, value in (metadata or {}).items()}
         self.n = resume_at
@@ -72,7 +69,7 @@ class Recording(AbstractContextManager["Recording"]):
         return self._start + self.n_rows * self.row_bytes
 
     def _header(self, n_rows: int, at_least: int = 0) -> bytes:
-        """Build length and header of a file with so many rows, of which none is said to be recorded."""
+        """Return the first bytes of a safetensors file of so many rows, none of them recorded."""
         shape = [n_rows, *self.shape]
         value = {
             "__metadata__": {"recorded": f"{0:0{DIGITS}d}", **self._metadata},
@@ -93,7 +90,7 @@ class Recording(AbstractContextManager["Recording"]):
             raise CorruptFile(f"{self.path}: holds fewer than the {resume_at:,} rows of the checkpoint")
 
     def _write(self, content: bytes | memoryview, at: int, size: int | None = None) -> None:
-        """Write at a place and, where asked to, give the file a size."""
+        """Write content at an offset and, where given, set the size of the file."""
         try:
             while content:
                 os.lseek(self._file, at, os.SEEK_SET)
@@ -108,7 +105,7 @@ class Recording(AbstractContextManager["Recording"]):
         self._write(f"{self.n:0{DIGITS}d}".encode(), self._count_at)
 
     def extend(self, rows: np.ndarray) -> None:
-        """Record rows [n, ...]: words of the grid or numbers of the dtype."""
+        """Record rows [n, ...], in the dtype of the file or as its bit patterns."""
         if self._grows and self.n + len(rows) > self.n_rows:
             self._set_n_rows(max(2 * self.n_rows, self.n + len(rows)))
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
@@ -120,11 +117,11 @@ class Recording(AbstractContextManager["Recording"]):
         self._count()
 
     def sync(self) -> None:
-        """Have the disk hold what is recorded."""
+        """Flush what is recorded to disk."""
         os.fsync(self._file)
 
     def shorten(self) -> None:
-        """End the file with the rows that are recorded."""
+        """Cut the file after the recorded rows."""
         self._set_n_rows(self.n)
 
     def _set_n_rows(self, n_rows: int) -> None:

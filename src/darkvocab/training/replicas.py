@@ -1,4 +1,4 @@
-"""Replicas: one training from several seeds, each with its recording, and a record of where each ended."""
+"""Train replicas, one training from several seeds: a recording of each, and a record of its end."""
 
 import dataclasses
 import gc
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ..embedding.history import FILE, History
+from ..embedding.history import HISTORY_FILE, History
 from ..errors import Diverged, InvalidInput, at_least
 from ..extras import import_torch
 from ..gpu.device import is_full, torch_device
@@ -25,14 +25,14 @@ from ..runs.randomness import check_seed
 from ..runs.records import CURVES, RunFolder, Unsigned, record_types, write_table
 from ..text import Shown
 from .choices import ERRORS
-from .outcome import STEPS, outcome, read_metrics
+from .outcome import METRICS_TABLE, outcome, read_metrics
 from .recording import recorded
 from .run import METRICS, TrainingFolder, no_room, require, say_beginning, steps_made, train, train_stack
 from .settings import Training
 from .stack import stack_size
 
-POINTS = 100  # steps at which the replicas are held against each other
-TICK = 1.0  # seconds between looks at how far they are
+POINTS = 100  # steps at which the replicas are compared
+TICK = 1.0  # seconds between reports of progress
 (ReplicaRecord,) = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
@@ -51,15 +51,15 @@ class Replicas(Shown):
         return self.n
 
     def replica(self, number: int) -> Training:
-        """Return the training of one of them, counted from 0."""
+        """Return the training of one replica, counted from 0."""
         return dataclasses.replace(self.training, seed=self.training.seed + number)
 
     def folder(self, out: Path, number: int) -> Path:
-        """Return the run folder of one of them."""
+        """Return the run folder of one replica."""
         return out / f"seed-{self.training.seed + number}"
 
     def manifest(self) -> dict[str, Any]:
-        """Return what runs, without where and when."""
+        """Return the settings of the run, without place and time."""
         one = self.training.manifest()
         return {
             **one,
@@ -79,17 +79,17 @@ class Replicas(Shown):
         progress: Callable[[int, int], None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> Path:
-        """Train all of them, several side by side; return the run folder. Raises as `train` and `open_engine`.
+        """Train all replicas, several side by side; return the run folder. Raises as `train` and `open_engine`.
 
-        In it are the records, `curves.parquet`, and a run folder `seed-S` for each. One that diverges is recorded as
-        such, and the others go on.
+        It holds the records, `curves.parquet`, and a run folder `seed-S` for each replica. A replica that diverges is
+        recorded as such, and the others go on.
 
         Parameters
         ----------
         resume : go on with what the folder holds, each replica from its last checkpoint
-        engine, workers : as `open_engine`, by default a process for each core. Other machines must see the folder at
-            the same place. Threads cannot be used: replicas share torch's global generator. On another device than
-            the CPU replicas are trained together by this process
+        engine, workers : as `open_engine`, by default a process for each core; no threads, because replicas share
+            torch's global generator. Other machines must see the folder at the same path. On a device this process
+            trains all replicas together
         progress : is called with (steps made, steps of all)
         say : is called with what a person should know
         """
@@ -119,7 +119,7 @@ class Replicas(Shown):
         return folder.path
 
     def _spread(self, engine: str | Executor, workers: int | None) -> tuple[str | Executor, int | None, int | None]:
-        """Return where to run: engine, workers, and cores for each of them (None: all)."""
+        """Return the engine, its number of workers, and the cores of each worker (None: all)."""
         most = min(self.n, n_cores())
         if engine == "local":
             workers = 1 if self.training.device != "cpu" else workers or most
@@ -131,17 +131,18 @@ class Replicas(Shown):
 
     @contextmanager
     def _watched(self, out: Path, progress: Callable[[int, int], None] | None) -> Iterator[None]:
-        """Report how far all replicas are, by what their files say."""
+        """Report the progress of all replicas while the block runs, from their files."""
         if progress is None:
             yield
             return
-        steps, ended = self.training.steps, threading.Event()
+        steps = self.training.steps
+        ended = threading.Event()
         folders = [self.folder(out, number) for number in range(self.n)]
 
         def watch() -> None:
             while True:
-                made = (steps if (one / STEPS).is_file() else recorded(one / METRICS) for one in folders)
-                progress(sum(made), self.n * steps)
+                done = (steps if (one / METRICS_TABLE).is_file() else recorded(one / METRICS) for one in folders)
+                progress(sum(done), self.n * steps)
                 if ended.wait(TICK):
                     return
 
@@ -155,19 +156,17 @@ class Replicas(Shown):
         progress(self.n * steps, self.n * steps)
 
     def _train_in_stacks(self, out: Path, numbers: Sequence[int]) -> Iterator[Any]:
-        """Make these replicas on their device, as many at once as it holds; yield the records of those that ended.
-
-        All of a stack make the same step. So after an interruption those that are behind catch up first.
-        """
+        """Train replicas on their device, as many at once as fit; yield the records of those that ended."""
         most = stack_size(import_torch("train"), self.training)
         left = list(numbers)
         while left:
-            made = {number: steps_made(self.folder(out, number)) for number in left}
-            left = [number for number in left if made[number] is not None]
-            yield from (self.record(out, number) for number in made if made[number] is None)
-            if not (steps := sorted({done for done in made.values() if done is not None})):
+            done = {number: steps_made(self.folder(out, number)) for number in left}
+            left = [number for number in left if done[number] is not None]
+            yield from (self.record(out, number) for number in done if done[number] is None)
+            if not (steps := sorted({n for n in done.values() if n is not None})):
                 return
-            behind = [number for number in left if made[number] == steps[0]][:most]
+            # All in a stack make the same step: after an interruption those behind catch up first.
+            behind = [number for number in left if done[number] == steps[0]][:most]
             try:
                 self._train_stack(out, behind, steps[1] if len(steps) > 1 else None)
             except RuntimeError as error:
@@ -175,7 +174,7 @@ class Replicas(Shown):
                     raise
                 if not (most := len(behind) // 2):
                     raise no_room(self.training) from None
-            gc.collect()  # the stack, before the next takes its room
+            gc.collect()  # free the stack's memory before the next one is built
 
     def _train_stack(self, out: Path, numbers: Sequence[int], until: int | None) -> None:
         takes = (TrainingFolder(self.replica(number), self.folder(out, number), resume=True) for number in numbers)
@@ -187,7 +186,7 @@ class Replicas(Shown):
                     folder.clear()
 
     def record(self, out: Path, number: int) -> Any:
-        """Return the record of one of them, by what its folder holds."""
+        """Return the record of one replica, from its folder."""
         path = self.folder(out, number)
         end = outcome(path)
         losses = read_metrics(path)["loss"].to_numpy()
@@ -204,12 +203,13 @@ class Replicas(Shown):
         return ReplicaRecord(replica=number, seed=Unsigned(self.training.seed + number), **values)
 
     def curves(self, out: Path) -> pl.DataFrame:
-        """Count all and unseen tokens of every replica at about a hundred steps, early ones more densely."""
-        unseen, rows = self.training.corpus.unseen, []
+        """Return the census of all and of unseen tokens of every replica at up to 100 steps, spaced geometrically."""
+        unseen = self.training.corpus.unseen
+        rows = []
         last = self.training.steps // self.training.record_every
         taken = np.unique(np.concatenate([[0], np.geomspace(1, max(last, 1), POINTS).round()]).astype(int))
         for number in range(self.n):
-            history = History.open(self.folder(out, number) / FILE)
+            history = History.open(self.folder(out, number) / HISTORY_FILE)
             for row, words in history.words(taken[taken < history.n_rows].tolist()):
                 at = {"seed": self.training.seed + number, "step": history.step(row)}
                 rows += [{**at, "tokens": "all", **counts(words)}, {**at, "tokens": "unseen", **counts(words[unseen])}]
@@ -217,9 +217,9 @@ class Replicas(Shown):
 
 
 def _train(shared: tuple[Replicas, Path, int | None], number: int) -> Any:
-    """Make one replica, or go on with it; in a process of its own."""
+    """Train one replica, or go on with it, and return its record; runs in a worker."""
     replicas, out, cores = shared
     path = replicas.folder(out, number)
-    with suppress(Diverged):  # its folder says so
+    with suppress(Diverged):  # the record says so
         train(replicas.replica(number), path, resume=(path / "manifest.json").is_file(), cores=cores)
     return replicas.record(out, number)

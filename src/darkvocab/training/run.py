@@ -1,4 +1,4 @@
-"""Train: make the steps of trainings, and record them into their folders while the next ones are made."""
+"""Train: make the steps of trainings, and write each step into its folder while the next ones are computed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..embedding.history import FILE, KEY
+from ..embedding.history import HISTORY_FILE, HISTORY_KEY
 from ..errors import CorruptFile, Diverged, OutOfMemory
 from ..extras import import_extra, import_torch
 from ..gpu.device import is_full, torch_device
@@ -24,14 +24,15 @@ from ..sources.safetensors import read_metadata
 from . import updates
 from .choices import ERRORS, ModelStart
 from .model import begin
-from .outcome import COLUMNS, ENDED, TrainingOutcome, n_before_divergence, outcome, write_outcome
+from .outcome import ENDED, METRIC_COLUMNS, TrainingOutcome, n_before_divergence, outcome, write_outcome
 from .recording import Recording
 from .settings import Training, multiplies_bfloat16
 from .stack import Segment, Stack
 
 SECONDS = 20.0  # between checkpoints
-CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.safetensors"
-STREAM = "splitmix64"  # of noise and stochastic rounding, as a checkpoint names it
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.safetensors"
+STREAM = "splitmix64"  # generator of noise and stochastic rounding, named in a checkpoint
 
 
 def train(
@@ -43,11 +44,11 @@ def train(
     progress: Report | None = None,
     say: Callable[[str], None] | None = None,
 ) -> TrainingOutcome:
-    """Train, recording every step into a run folder; return what became of it.
+    """Train, recording every step into a run folder; return the outcome.
 
-    Raises `Diverged` where the loss or the gradient norm is NaN or infinite (the recording ends with the last step
-    before), InvalidInput where torch sees no such device, OutOfMemory where it has no room, DiskFull, and as `Folder`
-    and `require`.
+    Raises `Diverged` where the loss or the gradient norm is NaN or infinite (the recording then ends with the step
+    before), InvalidInput where torch sees no such device, OutOfMemory where the training does not fit in its memory,
+    DiskFull, and as `Folder` and `require`.
 
     Parameters
     ----------
@@ -60,26 +61,26 @@ def train(
     require(training)
     if training.device != "cpu":
         torch_device(training.device)
-    with TrainingFolder(training, out, resume=resume) as folder:
-        if folder.status == "diverged":
-            raise Diverged(f"{folder.path} holds a training that diverged; choose other settings and another --out")
-        if folder.is_open:
-            if say:
+    try:
+        with TrainingFolder(training, out, resume=resume) as folder:
+            if folder.status == "diverged":
+                raise Diverged(f"{folder.path} holds a training that diverged; choose other settings and another --out")
+            if folder.is_open and say:
                 say_beginning(folder.training, folder, say)
-            try:
+            if folder.is_open:
                 train_stack([folder], cores=cores, progress=progress)
-            except RuntimeError as error:
-                if not is_full(error):
-                    raise
-                raise no_room(training) from None
             if folder.diverged:
                 raise folder.diverged
-        folder.clear()
+            folder.clear()
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
+        raise no_room(training) from None
     return outcome(folder.path)
 
 
 def require(training: Training) -> None:
-    """Raise MissingExtra where torch or transformers is not installed; as `begin` for a model that is to go on."""
+    """Raise MissingExtra where torch or transformers is not installed; raises as `begin` for a start from a model."""
     torch = import_torch("train")
     import_extra("transformers", "train", "train")
     if isinstance(training.start, ModelStart):
@@ -113,10 +114,9 @@ def train_stack(
     cores: int | None = None,
     progress: Report | None = None,
 ) -> None:
-    """Train in folders that are taken, as one stack: all of them have made the same number of steps.
+    """Train in folders that are taken and have made the same number of steps, as one stack, up to the step `until`.
 
-    It ends at the step `until`, by default the last. Each that was made is then complete, or diverged; one that is to
-    go on has a checkpoint there. Raises as `train`, and `torch.OutOfMemoryError` where the device cannot hold so many.
+    Each is then complete or diverged, or has a checkpoint. Raises as `train`; torch's own error where memory is full.
     """
     stack = Stack([folder.training for folder in folders], cores=cores)
     n_steps = stack.training.steps
@@ -125,37 +125,39 @@ def train_stack(
         folder.begin(partial(stack.load, replica), partial(stack.rows, replica))
     if progress:
         progress(stack.made, n_steps)
-    _record(stack, folders, until, progress)
+    with ThreadPoolExecutor(1) as writer:  # leaving it waits for what is still to be written
+        _record(stack, folders, until, writer, progress or (lambda *_: None))
     for replica, folder in enumerate(folders):
         if folder.is_open and until == n_steps:
             stack.save(replica, folder.path / "model")
             folder.end("complete")
 
 
-def _record(stack: Stack, folders: Sequence[TrainingFolder], until: int, progress: Report | None) -> None:
-    """Make the steps, with a thread that writes those before; have checkpoints now and then, and at the end."""
-    tell = progress or (lambda *_: None)
-    saved, written = time.monotonic(), None
-    with ThreadPoolExecutor(1) as writer:  # ends with all written that can be, whatever comes
-        for segment in stack.segments(until):
-            earlier, written = written, writer.submit(_write, stack, folders, segment, written)
-            if earlier:
-                tell(earlier.result(), stack.training.steps)
-            if segment.last == until or time.monotonic() - saved > SECONDS:
-                written.result()
-                for replica, folder in enumerate(folders):
-                    if folder.is_open:
-                        folder.checkpoint(stack.state(replica))
-                saved, written = time.monotonic(), None
-                tell(segment.last, stack.training.steps)
-            if not any(folder.is_open for folder in folders):
-                return
+def _record(
+    stack: Stack, folders: Sequence[TrainingFolder], until: int, writer: ThreadPoolExecutor, report: Report
+) -> None:
+    """Make the steps while `writer` writes earlier ones; save checkpoints every `SECONDS`, and at the end."""
+    saved = time.monotonic()
+    written: Future[int] | None = None
+    for segment in stack.segments(until):
+        earlier, written = written, writer.submit(_write, stack, folders, segment, written)
+        if earlier:
+            report(earlier.result(), stack.training.steps)
+        if segment.last == until or time.monotonic() - saved > SECONDS:
+            written.result()
+            for replica in [number for number, folder in enumerate(folders) if folder.is_open]:
+                folders[replica].checkpoint(stack.state(replica))
+            saved = time.monotonic()
+            written = None
+            report(segment.last, stack.training.steps)
+        if not any(folder.is_open for folder in folders):
+            return
 
 
 def _write(stack: Stack, folders: Sequence[TrainingFolder], segment: Segment, earlier: Future[int] | None) -> int:
-    """Write what a segment left into the folders, once the one before it is there; return its last step."""
+    """Write a segment into the folders; return its last step."""
     if earlier:
-        earlier.result()  # what could not be written is not written over
+        earlier.result()  # raises where the segment before could not be written: none may follow it
     states, metrics = stack.read(segment)
     for replica, folder in enumerate(folders):
         if folder.is_open:
@@ -164,9 +166,9 @@ def _write(stack: Stack, folders: Sequence[TrainingFolder], segment: Segment, ea
 
 
 class TrainingFolder(Folder):
-    """The files that a training leaves, in a folder that one process at a time works in; to be used in a `with`."""
+    """The files of a training, in a folder that one process at a time works in; to be used in a `with`."""
 
-    recordings: list[Recording]  # the embedding's, then what else is asked for
+    recordings: list[Recording]  # the embedding, then what else is asked for
     metrics: Recording
     diverged: Diverged | None = None
 
@@ -177,7 +179,7 @@ class TrainingFolder(Folder):
         super().__init__(out, {**training.manifest(), "products": training.multiplied_in}, resume=resume)
 
     def _go_on_from(self, old: dict[str, Any], resume: bool) -> None:
-        """Multiply as the run began, unless told otherwise; one of an earlier version, as this machine does."""
+        """Compute products in the dtype that the run began with, unless `products` says otherwise."""
         began = old.get("products", self.manifest["products"])
         if self.training.products == "auto" and began in ("float32", "bfloat16"):
             self.training = dataclasses.replace(self.training, products=began)
@@ -198,24 +200,25 @@ class TrainingFolder(Folder):
         super().close()
 
     def begin(self, load: Callable[[dict[str, Any], int], None], first: Callable[[], np.ndarray]) -> int:
-        """Open the recordings behind the last checkpoint; return the steps it has made.
+        """Open the recordings at the last checkpoint; return the number of its steps, 0 without one.
 
-        `load` brings the model to the checkpoint, if there is one, from its tensors and its number of steps; `first`
-        returns the state before step 1, which is recorded where there is no checkpoint. Raises `CorruptFile` where the
-        checkpoint or a recording is damaged.
+        `load` is called with the checkpoint's tensors and steps; `first` returns the state before step 1. Raises
+        `CorruptFile` where the checkpoint or a recording is damaged.
         """
-        training, every = self.training, self.training.record_every
+        training = self.training
         write_json(self.path / "corpus.json", training.corpus.description())
         done = self._restore(load)
-        n_states, at = training.steps // every, done // every
-        shape, grid = (training.corpus.n_vocabulary, training.architecture.width), training.precision_policy.weights
-        self.recordings = [self._recording(FILE, KEY, n_states + 1, shape, grid, at + 1 if done else 0)]
+        n_states = training.steps // training.record_every
+        at = done // training.record_every
+        shape = (training.corpus.n_vocabulary, training.architecture.width)
+        grid = training.precision_policy.weights
+        self.recordings = [self._recording(HISTORY_FILE, HISTORY_KEY, n_states + 1, shape, grid, at + 1 if done else 0)]
         for key in (f"embedding_{kind}" for kind in training.kinds):
             self.recordings.append(self._recording(f"{key}.safetensors", key, n_states, shape, grid, at))
         if "updates" in training.record:
-            columns = shape[0], len(updates.COLUMNS)
+            columns = shape[0], len(updates.UPDATE_COLUMNS)
             self.recordings.append(self._recording(updates.FILE, updates.KEY, n_states, columns, "float32", at))
-        self.metrics = self._recording(METRICS, "metrics", training.steps, (len(COLUMNS),), "float64", done)
+        self.metrics = self._recording(METRICS, "metrics", training.steps, (len(METRIC_COLUMNS),), "float64", done)
         if not done:
             self.recordings[0].extend(first()[None])
         return done
@@ -236,20 +239,16 @@ class TrainingFolder(Folder):
                 done = int(file.metadata()["done"])
             load(tensors, done)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            if "CUDA" in str(error):  # the card's trouble, not the file's
+            if "CUDA" in str(error):  # an error of the device, not of the file
                 raise
             raise CorruptFile(f"{path}: not a checkpoint of this run ({error}); delete it to train anew") from None
         return done
 
     def extend(self, states: Sequence[np.ndarray], metrics: np.ndarray) -> None:
-        """Record steps: states [n, vocabulary, dim] for each recording, and metrics [steps, 3].
-
-        A step whose loss or norm is NaN or infinite ends the training as `diverged`, with what was
-        before it.
-        """
+        """Record states [n, vocabulary, dim] of each recording and metrics [steps, 3], up to a step that diverges."""
         n_good = n_before_divergence(metrics)
-        first, every = self.metrics.n, self.training.record_every
-        n_states = (first + n_good) // every - first // every
+        first = self.metrics.n
+        n_states = (first + n_good) // self.training.record_every - first // self.training.record_every
         for recording, rows in zip(self.recordings, states, strict=True):
             recording.extend(rows[:n_states])
         self.metrics.extend(metrics[:n_good])
@@ -261,7 +260,7 @@ class TrainingFolder(Folder):
             self.end("diverged")
 
     def checkpoint(self, state: dict[str, Any]) -> None:
-        """Have the disk hold what is recorded, and the state that goes on from there."""
+        """Flush the recordings to disk, and write the state from which the training can go on."""
         from safetensors.torch import save
 
         for recording in (*self.recordings, self.metrics):
@@ -269,7 +268,7 @@ class TrainingFolder(Folder):
         write_whole(self.path / CHECKPOINT, save(state, {"done": str(self.metrics.n), "stream": STREAM}))
 
     def end(self, status: str) -> None:
-        """Close the recordings, write the metrics and the outcome, and call the training complete or diverged."""
+        """Close the recordings, write the metrics and the outcome, and set the status: complete or diverged."""
         from safetensors.numpy import load_file
 
         self._opened.close()
@@ -295,4 +294,4 @@ def _checkpoint_metadata(path: Path) -> tuple[int, str | None]:
         metadata = read_metadata(path / CHECKPOINT)
         return int(metadata["done"]), metadata.get("stream")
     except (OSError, ValueError, KeyError):
-        return 0, None  # whoever begins there says what is wrong with it
+        return 0, None  # `TrainingFolder.begin` says what is wrong with it

@@ -1,4 +1,4 @@
-"""Settings of a training: fields that are checked, the numbers that follow from them, and its manifest."""
+"""Settings of a training: checked fields, what follows from them, and the manifest."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -17,15 +17,14 @@ from . import choices
 from .corpus import Corpus, examples, load_corpus
 
 EXTRAS = ("gradients", "moments", "updates", "paths")
-PATHS = ("input_gradient", "output_gradient")  # whose sum is the gradient of a tied matrix
+PATHS = ("input_gradient", "output_gradient")  # they add up to the gradient of a tied matrix
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Training(Shown):
     """Settings of a training, checked; `darkvocab.train` runs it.
 
-    The defaults are 11.2c's model from a snowball, with weights in bfloat16 and optimizer state in
-    float32, without the notebooks' defects.
+    By default 11.2c without its defects: from a snowball, with weights in bfloat16 and optimizer state in float32.
     """
 
     corpus: Corpus = field(default_factory=load_corpus)
@@ -33,14 +32,14 @@ class Training(Shown):
     start: choices.Start = field(default_factory=choices.SnowballStart)
     noise: choices.GaussianNoise | None = None
     precision: str = "bf16-weights"  # a key of `PRECISIONS`
-    rounding: str = "nearest"  # of bf16-weights: or "stochastic"; "kahan" adds to each step what the one before cut off
-    products: str = "auto"  # of bfloat16 numbers on a CPU, computed in "float32", "bfloat16", or where it is fast
+    rounding: str = "nearest"  # for bf16-weights also "stochastic" or "kahan": steps add the last rounding error
+    products: str = "auto"  # of bfloat16 numbers on a CPU: in "float32", in "bfloat16", or in the faster of both
     optimizer: choices.AdamW | choices.SGD = field(default_factory=choices.AdamW)
     schedule: str = "linear"  # of the learning rate, down to 0; or "constant"
     clip: float | None = 1.0  # largest Euclidean norm of the gradient
     batch: int = 32
     steps: int = 10_000
-    label_shift: int = 1  # 2: the notebooks', whose data set and model shift once each
+    label_shift: int = 1  # 2 as in the notebooks, where data set and model each shift by 1
     seed: int = 42
     device: str = "cpu"
     record_every: int = 1
@@ -55,7 +54,7 @@ class Training(Shown):
         if unknown := [name for name in self.record if name not in EXTRAS]:
             raise InvalidInput(f"cannot record {unknown[0]!r}; choose of {', '.join(EXTRAS)}")
         factors = self.precision_policy.factors
-        wrong = {  # by the error, each of which has a sentence
+        wrong = {  # by the name of the sentence in choices.toml
             "label_shift": self.label_shift not in (1, 2),
             "rounding": self.rounding != "nearest" and not self.precision_policy.rounded,
             "clip": self.clip is not None and not self.clip > 0,
@@ -70,7 +69,7 @@ class Training(Shown):
 
     @classmethod
     def of(cls, corpus: Corpus | None = None, **options: Any) -> Self:
-        """Return the settings that options of `darkvocab train` come to, by their names; others are as by default."""
+        """Return settings from options of `darkvocab train`, by name; what is not given has its default."""
         shape = {item.name for item in dataclasses.fields(choices.Architecture)} & set(options)
         given = {item.name for item in dataclasses.fields(cls)} & set(options)
         named = {"start": "snowball", "noise": "none", "optimizer": "adamw", **options}
@@ -89,7 +88,7 @@ class Training(Shown):
 
     @property
     def multiplied_in(self) -> str:
-        """Return the type that products are computed in: as asked, else float32 where a CPU lacks bfloat16's."""
+        """Dtype that products are computed in: as set, else float32 on a CPU without fast bfloat16."""
         if self.products == "auto" and self.device == "cpu" and not multiplies_bfloat16():
             return "float32"
         return self.precision_policy.factors if self.products == "auto" else self.products
@@ -101,7 +100,7 @@ class Training(Shown):
 
     @property
     def kinds(self) -> list[str]:
-        """Name what is recorded of the embedding's parameter beside its rows, in the order of `EXTRAS`."""
+        """Names of what is recorded of the embedding besides its rows, in the order of `EXTRAS`."""
         names = {"gradients": ["gradient"], "moments": ["exp_avg", "exp_avg_sq"], "paths": list(PATHS)}
         return [name for extra, kinds in names.items() if extra in self.record for name in kinds]
 
@@ -141,7 +140,7 @@ class Training(Shown):
         }
 
     def manifest(self) -> dict[str, Any]:
-        """Return what runs, without where and when: settings and inputs as data, and the command if one repeats it."""
+        """Return settings and inputs of the run as data, and the command if one repeats it, without place and time."""
         start = [self.start.identity()] if isinstance(self.start, choices.ModelStart) else []
         return {
             "experiment": "train",
@@ -165,7 +164,7 @@ class Training(Shown):
         return None
 
     def options(self) -> dict[str, Any]:
-        """Return the options of `darkvocab train` that set all this, by their names."""
+        """Return the options of `darkvocab train` that give these settings, by name."""
         without = ("n_unseen", "betas", "eps", "momentum")
         parameters = {name: value for name, value in self.parameters().items() if name not in without}
         others = {"products": self.products, "clip": self.clip or 0, "seed": self.seed}
@@ -173,10 +172,10 @@ class Training(Shown):
 
 
 def multiplies_bfloat16() -> bool:
-    """Tell whether this CPU multiplies bfloat16 numbers in hardware, by a library of torch's, not by plain loops."""
+    """Tell whether torch multiplies bfloat16 matrices on this CPU in hardware, not by plain loops."""
     from llvmlite.binding import get_host_cpu_features
 
     torch = import_torch("train")
     has_library = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    # With AVX-512 but not its bfloat16 the library imitates it, slower than float32. Of Arm, LLVM has no such word.
+    # With AVX-512 but without avx512bf16 the library emulates it, slower than float32. LLVM has no such name on Arm.
     return has_library and get_host_cpu_features().get("avx512bf16", True)

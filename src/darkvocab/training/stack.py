@@ -20,36 +20,35 @@ from .model import TOKEN_EMBEDDING, Layout, begin, save, scalar_dtype, views
 from .noise_stream import NOISE, ROUNDING, bits, key, normals, splitmix64
 from .settings import PATHS, Training
 
-SPAN = 256  # most steps from one look at what was made to the next
-STAGED = 1 << 27  # bytes of states recorded in them, about
-MOST = 16  # trainings in a stack: of more, what one call leaves for the next is no more in a GPU's cache
-WARM_UPS = 3  # before a capture, as torch's documentation has it: libraries make their workspaces in these
-SMALL = 1 << 22  # weights up to which one core makes an update: threads would wait longer than it takes
+SPAN = 256  # most steps between two copies of recorded states to the host
+STAGED = 1 << 27  # bytes of states recorded in a span, about
+MOST_TRAININGS = 16  # in a stack: with more, the output of one call leaves a GPU's cache before the next call reads it
+WARM_UPS = 3  # calls before a capture, as torch's documentation says: libraries allocate workspaces in these
+ONE_CORE = 1 << 22  # most weights that one core updates alone: for so few, synchronising threads costs more
 
 
 class Segment(NamedTuple):
-    """States and metrics of steps `first + 1` to `last`, on their way from the device."""
+    """States and metrics of steps `first + 1` to `last`, while they are copied from the device."""
 
     first: int
     last: int
     wait: Callable[[], None]
-    staged: tuple[Any, ...]  # the device's copies, which must stay until they have arrived
+    staged: tuple[Any, ...]  # the device's tensors, which must live until they are copied
     arrived: tuple[Any, ...]
 
 
 class Stack:
-    """R trainings that differ in their seeds, from their start, their states [R, n]; all have made the same steps.
+    """R trainings that differ in their seeds, with states [R, n]; all have made the same number of steps.
 
-    Each is a function of its settings, but for the order of sums within a product. A replica that diverges goes on with
-    numbers that mean nothing, and the others do not see it.
+    Each depends on its own settings alone, but for the order of sums within a product. A replica that diverges goes on
+    with meaningless numbers, which the others never read.
 
-    A step is a function on tensors that stay where they are, with the number of steps made among them: what it learns
-    from is looked up in tables that are filled for a span of steps, and what it leaves is kept in rings as long. On the
+    A step is a function on fixed tensors, so that a CUDA graph can replay it: batches, learning rates and random keys
+    come from tables that are filled for `span` steps, and recorded states go to ring buffers of that length. On the
     CPU a span is one step.
 
-    A `device` of torch's runs `BatchedPasses`; by default it is the trainings' own, and one on the CPU takes
-    `CpuPasses` on `cores`, by default all, which never change a result. `span` counts the steps from one look at what
-    was made to the next.
+    A torch `device` runs `BatchedPasses`. By default it is the trainings' device, and one training on the CPU runs
+    `CpuPasses` on `cores`, by default all, whose number never changes a result.
     """
 
     def __init__(
@@ -65,9 +64,9 @@ class Stack:
         self._cores = cores
         self.device = device = device or torch_device(training.device)
         self.span = span or (1 if self._on_cores else _span(training, len(trainings)))
-        self.made = 0
-        self._fetching: Any = None  # the stream of what is brought to the host
-        with self.here():
+        self.made = 0  # steps
+        self._fetching: Any = None  # the CUDA stream that copies to the host
+        with self.on_device():
             self._begin()
             self._lay_out()
             # Tensors that a step changes and the next one reads.
@@ -75,14 +74,14 @@ class Stack:
             self._replay = captured(torch, device, self._step, self._changing)
 
     @contextmanager
-    def here(self) -> Iterator[None]:
-        """Work on the device, with products that are added up in float32, of float32 numbers that keep their bits."""
+    def on_device(self) -> Iterator[None]:
+        """Work on the device, with products summed in float32, and without TF32."""
         torch = self._torch
         matmul = torch.backends.cuda.matmul
         if self.device.type != "cuda":
             yield
             return
-        # Where torch has the newer flag for TF32, it refuses to be asked by the older one.
+        # Where torch has the newer flag for TF32, reading the older one is an error.
         flag, full = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
         before = matmul.allow_bf16_reduced_precision_reduction, getattr(matmul, flag)
         matmul.allow_bf16_reduced_precision_reduction = False
@@ -95,15 +94,17 @@ class Stack:
             setattr(matmul, flag, before[1])
 
     def _begin(self) -> None:
-        """Set up the weights, in each type that something reads; those of one type are one tensor."""
-        torch, training, device, precision = self._torch, self.training, self.device, self.training.precision_policy
+        """Set up the weights, in each dtype that something reads; copies of one dtype are one tensor."""
+        torch = self._torch
+        training = self.training
+        precision = training.precision_policy
         models = [begin(torch, each) for each in self.trainings]
         self._model = models[0]
         self._layout = layout = Layout.of(self._model)
-        start = torch.stack([layout.vector(torch, model) for model in models]).to(device)
+        start = torch.stack([layout.vector(torch, model) for model in models]).to(self.device)
         self._shown = start.to(getattr(torch, precision.weights)).float()
-        self._narrow = self._shown.to(getattr(torch, precision.factors))  # itself, where that is float32
-        # Words are in the grid of the weights; the optimizer changes the master weights.
+        self._narrow = self._shown.to(getattr(torch, precision.factors))  # the same tensor where that is float32
+        # `_words` are in the grid of the weights; the optimizer changes the master weights.
         self._words = self._narrow if precision.weights == precision.factors else self._shown
         self._master = self._words if precision.optimizer == precision.weights else self._shown
         self._embedding = views(self._words, layout)[TOKEN_EMBEDDING]
@@ -115,26 +116,29 @@ class Stack:
         optimizer = BATCHED[type(training.optimizer)]
         self._optimizer = optimizer(torch, training.optimizer, layout, self._master, self._gradient)
         if training.rounding == "kahan":
-            self._rest = torch.zeros_like(self._words)  # what rounding cut off
+            self._rest = torch.zeros_like(self._words)  # the rounding error, added to the next step
             self._optimizer.changing.append(self._rest)
             for state, row in zip(self._optimizer.states, self._rest, strict=True):
                 state["rest"] = row
 
     def _lay_out(self) -> None:
-        """Set up the corpus, the tables and the rings."""
-        torch, training, device, n = self._torch, self.training, self.device, len(self.trainings)
+        """Set up the corpus, the tables and the ring buffers."""
+        torch = self._torch
+        training = self.training
+        device = self.device
+        n = len(self.trainings)
 
         def zeros(*shape: int, dtype: Any = torch.int64) -> Any:
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        ids = torch.from_numpy(training.corpus.ids.astype(np.int64)).to(device)
-        self._ids, self._targets = ids, ids.roll(-training.label_shift)
+        self._ids = torch.from_numpy(training.corpus.ids.astype(np.int64)).to(device)
+        self._targets = self._ids.roll(-training.label_shift)
         self._offsets = torch.arange(training.architecture.context, device=device)
         self._unseen = zeros(training.corpus.n_vocabulary, 1, dtype=torch.bool)
         self._unseen[torch.from_numpy(training.corpus.unseen).to(device)] = True
-        width = training.architecture.width  # of which every part's size is a multiple
+        width = training.architecture.width  # divides the size of every parameter
         rows = torch.tensor([shape.numel() // width for _, shape in self._layout.places.values()])
-        # [n / width, parts]: which rows are of which
+        # [n / width, parameters]: 1 where a row belongs to a parameter
         self._parts = torch.eye(len(rows)).repeat_interleave(rows, 0).to(device)
         self._done = zeros(1)  # steps made
         self._starts = zeros(self.span, n, training.batch)
@@ -145,42 +149,43 @@ class Stack:
         self._measured = zeros(self.span, n, 2, dtype=scalar)
         n_slots = -(-(self.span - 1) // training.record_every) + 1
         shape = n_slots, n, self._embedding[0].numel()
-        # In the order of a folder's recordings.
+        # In the order of the run folder's recordings.
         self._rings = {kind: zeros(*shape, dtype=self._words.dtype) for kind in ("words", *training.kinds)}
         if "updates" in training.record:
             self._before = torch.empty_like(self._embedding)
-            n_columns = training.corpus.n_vocabulary * len(updates.COLUMNS)
+            n_columns = training.corpus.n_vocabulary * len(updates.UPDATE_COLUMNS)
             self._rings["updates"] = zeros(n_slots, n, n_columns, dtype=torch.float32)
 
     def _step(self) -> None:
-        torch, training, n = self._torch, self.training, len(self.trainings)
-        alone = self._on_cores and self._shown.numel() <= SMALL
-        with torch.no_grad(), single_threaded(torch) if alone else nullcontext():
+        torch = self._torch
+        training = self.training
+        on_one_core = self._on_cores and self._shown.numel() <= ONE_CORE
+        with torch.no_grad(), single_threaded(torch) if on_one_core else nullcontext():
             at = self._done % self.span
             slot = (self._done // training.record_every) % len(self._rings["words"])
-            starts = self._starts.index_select(0, at).view(n, -1, 1)
-            places = (starts + self._offsets).view(n, -1)
-            inputs = torch.take(self._ids, places)
-            losses = self._passes(inputs, torch.take(self._targets, places))
+            starts = self._starts.index_select(0, at).view(len(self.trainings), -1, 1)
+            positions = (starts + self._offsets).flatten(1)
+            inputs = torch.take(self._ids, positions)
+            losses = self._passes(inputs, torch.take(self._targets, positions))
             self._passes.gradient(self._gradient)
             norms = self._norms()
             self._record("gradient", slot, self._gradient)
             if "paths" in training.record:
                 for kind, rows in zip(PATHS, self._passes.paths(), strict=True):
                     self._rings[kind].index_copy_(0, slot, rows.flatten(1).to(self._words.dtype)[None])
-            if training.clip is not None:  # by torch's own rule, in the gradient's grid
+            if training.clip is not None:  # as torch.nn.utils does, in the gradient's dtype
                 self._gradient.mul_(torch.clamp(training.clip / (norms + 1e-6), max=1.0)[:, None])
             torch.index_select(self._rates, 0, at, out=self._optimizer.rate)
             if "updates" in training.record:
                 self._before.copy_(self._embedding)
-                pulls = self._rows(self._gradient).norm(dim=-1, dtype=torch.float32)
+                row_norms = self._rows(self._gradient).norm(dim=-1, dtype=torch.float32)
             if training.rounding == "kahan":
                 self._master.add_(self._rest)
             self._optimizer.step()
             keys = self._keys.index_select(0, at)[0]
             self._round(keys)
             if "updates" in training.record:
-                self._record_updates(slot, inputs, pulls)
+                self._record_updates(slot, inputs, row_norms)
             if training.noise is not None:
                 self._add_noise(keys[NOISE], training.noise)
             self._spread()
@@ -201,32 +206,30 @@ class Stack:
 
     def _record_updates(self, slot: Any, inputs: Any, norms: Any) -> None:
         """Record what the optimizer's step did to the embedding's rows, before noise is added."""
-        torch, settings = self._torch, self.training.optimizer
-        seen = torch.zeros(norms.shape, dtype=torch.bool, device=norms.device).scatter_(1, inputs, True)
+        settings = self.training.optimizer
+        seen = norms.new_zeros(norms.shape, dtype=self._torch.bool).scatter_(1, inputs, True)
         driving = self._rows(next(iter(self._optimizer.moments.values()), self._gradient))
         rows = (each.flatten(0, 1) for each in (self._before, self._embedding, driving, norms, seen))
         columns = updates.compare(*rows, decays=bool(settings.weight_decay and settings.learning_rate))
         self._rings["updates"].index_copy_(0, slot, columns.view(1, len(norms), -1))
 
     def _norms(self) -> Any:
-        """Return norms [R] of the gradients, by those of their parts: torch.nn.utils.get_total_norm, in their grid.
-
-        On a GPU all parts are summed by one product, which differs from it in the last bits.
-        """
-        torch, width = self._torch, self.training.architecture.width
+        """Return norms [R] of the gradients from those of the parameters, as torch.nn.utils.get_total_norm does."""
+        torch = self._torch
         if self._on_cores:
             parts = [self._gradient[0, part] for part, _ in self._layout.places.values()]
             return torch.nn.utils.get_total_norm(parts)[None]
-        rows = self._gradient.view(len(self._gradient), -1, width)
+        # On a GPU one product sums all parameters; the last bits differ.
+        rows = self._gradient.view(len(self._gradient), -1, self.training.architecture.width)
         squares = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float32).square()
         of_parts = torch.sqrt(squares @ self._parts).to(self._gradient.dtype)
         return torch.linalg.vector_norm(of_parts, dim=-1)
 
     def _round(self, keys: Any) -> None:
-        """Bring the words onto their grid."""
+        """Round the updated master weights to the weights' grid."""
         torch = self._torch
         if self.training.rounding == "stochastic":
-            # Added to a float32's bits, 16 random ones carry into bfloat16's as often as the rest is large.
+            # Adding 16 random bits to a float32 carries into its upper half with probability lower half / 2**16.
             patterns = self._master.view(torch.int32)
             patterns.add_(bits(torch, keys[ROUNDING], patterns.shape[1])).bitwise_and_(-(1 << 16))
         if self._words is not self._master:
@@ -236,21 +239,22 @@ class Stack:
             self._rest.copy_(self._master)
 
     def _add_noise(self, keys: Any, noise: Any) -> None:
-        torch, rows = self._torch, self._embedding
+        torch = self._torch
+        rows = self._embedding
         drawn = normals(torch, keys, rows[0].numel(), torch.float32).view(rows.shape)
-        moved = rows + drawn.to(rows.dtype) * noise.sigma  # in the weights' grid, as `randn_like` has it
+        moved = rows + drawn.to(rows.dtype) * noise.sigma  # in the weights' grid, as `randn_like` would be
         rows.copy_(moved if noise.rows == "all" else torch.where(self._unseen, moved, rows))
 
     def _spread(self) -> None:
-        """Bring all copies of the words to them."""
+        """Copy the rounded weights into the tensors of other dtypes."""
         for copy in (self._shown, self._narrow):
             if copy is not self._words:
                 copy.copy_(self._words)
 
     def segments(self, until: int) -> Iterator[Segment]:
-        """Make the steps up to `until`; what they left is yielded while the device goes on."""
+        """Make the steps up to `until`; yield their states and metrics while the device goes on."""
         while self.made < until:
-            with self.here():
+            with self.on_device():
                 first, last = self.made, min(until, (self.made // self.span + 1) * self.span)
                 self._feed(first, last)
                 for _ in range(first, last):
@@ -269,29 +273,29 @@ class Stack:
 
     def _feed(self, first: int, last: int) -> None:
         """Fill the tables for steps first + 1 to last."""
-        training, steps = self.training, range(first + 1, last + 1)
-        starts = [each.starts(first + 1, len(steps)).reshape(len(steps), -1) for each in self.trainings]
+        n = last - first
+        starts = [each.starts(first + 1, n).reshape(n, -1) for each in self.trainings]
         self._upload(self._starts, np.stack(starts, 1), first)
-        self._upload(self._rates, np.array([training.learning_rate(step) for step in steps]), first)
-        if training.is_random:
-            drawn = [splitmix64(self._torch, keys, len(steps), first) for keys in self._seeds]
+        rates = [self.training.learning_rate(step) for step in range(first + 1, last + 1)]
+        self._upload(self._rates, np.array(rates), first)
+        if self.training.is_random:
+            drawn = [splitmix64(self._torch, keys, n, first) for keys in self._seeds]
             self._upload(self._keys, np.stack([array(each.T.contiguous()) for each in drawn], 1), first)
 
     def _upload(self, table: Any, values: np.ndarray, first: int) -> None:
         content = self._torch.from_numpy(values).to(table.dtype)
         if self.device.type == "cuda":
-            content = content.pin_memory()  # else the copy waits for the steps before it
+            content = content.pin_memory()  # otherwise the copy waits for earlier steps
         at = first % self.span
         table[at : at + len(values)].copy_(content, non_blocking=True)
 
     def _fetch(self, first: int, last: int) -> Segment:
-        """Begin to bring to the host what these steps left."""
-        torch, every = self._torch, self.training.record_every
-        begin, end = first // every, last // every  # states recorded
-        at = first % self.span
-        slots = torch.arange(begin, end, device=self.device) % len(self._rings["words"])
+        """Start to copy the states and metrics of these steps to the host."""
+        torch = self._torch
+        every = self.training.record_every
+        slots = torch.arange(first // every, last // every, device=self.device) % len(self._rings["words"])
         staged = [ring[slots] for ring in self._rings.values()]
-        staged.append(self._measured[at : at + last - first].clone())
+        staged.append(self._measured[first % self.span :][: last - first].clone())
         if self.device.type != "cuda":
             arrived = [each.cpu() for each in staged]
             return Segment(first=first, last=last, wait=lambda: None, staged=(), arrived=tuple(arrived))
@@ -306,22 +310,22 @@ class Stack:
         return Segment(first=first, last=last, wait=event.synchronize, staged=tuple(staged), arrived=tuple(arrived))
 
     def rows(self, replica: int) -> np.ndarray:
-        """Return the embedding of one replica, words of the weights' grid."""
+        """Return the embedding of one replica, as words of the weights' grid."""
         return updates.words_of(self._embedding[replica])
 
     def state(self, replica: int) -> dict[str, Any]:
-        """Return all that the next steps of one replica depend on, as named tensors."""
+        """Return all that the next steps of one replica depend on, as named tensors: a checkpoint."""
         tensors = self._optimizer.states[replica]
         if isinstance(self._passes, CpuPasses):
             tensors = {**tensors, "blocks": self._torch.tensor(self._passes.n_blocks)}
         return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
 
     def load(self, replica: int, tensors: dict[str, Any], done: int) -> None:
-        """Go on from a state after `done` steps, which is to be every replica's."""
+        """Go on from a checkpoint after `done` steps, which must be the same for every replica."""
         for name, tensor in self._optimizer.states[replica].items():
             tensor.copy_(tensors[name])
         if isinstance(self._passes, CpuPasses):
-            self._passes.n_blocks = max(1, int(tensors["blocks"]))  # whatever cores there are now
+            self._passes.n_blocks = max(1, int(tensors["blocks"]))  # whatever cores this machine has
         if self._words is not self._master:
             self._words.copy_(self._master)
         self._spread()
@@ -338,10 +342,9 @@ class Stack:
 
 
 def captured(torch: Any, device: Any, function: Callable[[], None], state: Sequence[Any]) -> Callable[[], None]:
-    """Return `function` to be called many times: on CUDA one graph of its calls, launched at once; elsewhere itself.
+    """Capture `function` in a CUDA graph and return the graph's replay; on other devices return `function`.
 
-    It must work on tensors that stay where they are and wait for nothing; `state` are those that it
-    changes and reads again. They are left as they were.
+    It works on fixed tensors and never waits. `state` are the tensors that it changes and reads again: restored here.
     """
     if device.type != "cuda":
         return function
@@ -352,9 +355,9 @@ def captured(torch: Any, device: Any, function: Callable[[], None], state: Seque
         for _ in range(WARM_UPS):
             function()
     torch.cuda.current_stream().wait_stream(stream)
-    gc.collect()  # a graph that was given up must not go while another is captured
+    gc.collect()  # an old graph must not be freed while another is captured
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):  # torch's own stream for this is on the card that captured first
+    with torch.cuda.graph(graph, stream=stream):  # torch's default stream is on the card that captured first
         function()
     for tensor, value in zip(state, before, strict=True):
         tensor.copy_(value)
@@ -363,22 +366,23 @@ def captured(torch: Any, device: Any, function: Callable[[], None], state: Seque
 
 
 def stack_size(torch: Any, training: Training) -> int:
-    """Estimate how many such trainings its device has room for, at most `MOST`; the device itself has the last word."""
+    """Estimate how many such trainings fit in device memory, at most `MOST_TRAININGS`."""
     if (device := torch_device(training.device)).type != "cuda":
-        return MOST
-    architecture, n_vocabulary = training.architecture, training.corpus.n_vocabulary
-    places, width = training.batch * architecture.context, architecture.width
+        return MOST_TRAININGS
+    architecture = training.architecture
+    width = architecture.width
+    positions = training.batch * architecture.context
     size = 2 if training.precision_policy.factors == "bfloat16" else 4
-    scores = size * places * architecture.heads * architecture.context
-    layer = places * width * (4 * 4 + 14 * size) + scores  # what waits for the way back
-    passing = 3 * scores + places * (12 * width * size + 5 * n_vocabulary * 4)
-    weights = 40 * width * (n_vocabulary * (1 + (not architecture.tied)) + architecture.context)
+    scores = size * positions * architecture.heads * architecture.context
+    layer = positions * width * (4 * 4 + 14 * size) + scores  # saved for the backward pass
+    passing = 3 * scores + positions * (12 * width * size + 5 * training.corpus.n_vocabulary * 4)
+    weights = 40 * width * (training.corpus.n_vocabulary * (1 + (not architecture.tied)) + architecture.context)
     weights += 40 * 13 * width**2 * architecture.layers
     free = torch.cuda.mem_get_info(device)[0] - 4 * STAGED
-    return int(max(1, min(MOST, free // (2 * (architecture.layers * layer + passing + weights)))))
+    return int(max(1, min(MOST_TRAININGS, free // (2 * (architecture.layers * layer + passing + weights)))))
 
 
 def _span(training: Training, n: int) -> int:
-    """Return the steps from one look at what n replicas made to the next."""
+    """Return the number of steps of n replicas between two copies to the host."""
     state = 4 * training.corpus.n_vocabulary * training.architecture.width * n * (1 + 3 * bool(training.record))
     return max(1, min(SPAN, STAGED * training.record_every // state))

@@ -1,4 +1,4 @@
-"""Updates: what a step of an optimizer did to each row, how much of it rounding lost, and why a row moved."""
+"""Measure what an optimizer's step did to each row: how much of the update rounding lost, and why a row moved."""
 
 from pathlib import Path
 from typing import Any
@@ -8,24 +8,21 @@ import polars as pl
 
 from ..embedding.history import History
 from ..extras import import_torch
+from ..numerics import _backends
 from ..runs.records import reading
 
 FILE, KEY = "updates.safetensors", "updates"
-# Of a row at a step: elements that the step was to change, those of them that kept their word, those that changed; why
-# it moved, of the causes below; and the Euclidean norm of its gradient. NaN: not known of this optimizer.
-COLUMNS = ("asked", "lost", "moved", "causes", "gradient_norm")
-IN_BATCH, DECAY, GRADIENT, MOMENTUM, NO_BATCH = 1, 2, 4, 8, 16  # the last: nobody saw which tokens were in the batch
-CHUNK = 1 << 20  # bytes of rows that are looked at together on a CPU
-KNOWN = ("Adam", "AdamW", "SGD")  # optimizers whose steps are zero only where gradient, momentum and decay are
+# For each row and step: elements with a non-zero update, those of them that rounding left as they were, elements that
+# changed; the bits of the causes below; and the Euclidean norm of the row's gradient. NaN: unknown for this optimizer.
+UPDATE_COLUMNS = ("asked", "lost", "moved", "causes", "gradient_norm")
+IN_BATCH, DECAY, GRADIENT, MOMENTUM, NO_BATCH = 1, 2, 4, 8, 16  # bits; the last: the batch's tokens are not known
+EXACT_FOR = ("Adam", "AdamW", "SGD")  # whose update is zero exactly where gradient, momentum and decay are
 
 
 def rows_of(tensor: Any, ids: Any, *, copy: bool = True) -> Any:
-    """Return rows [k, dim] of a parameter, or of what belongs to it, gathered bit for bit where processes share it.
+    """Return rows [k, dim] of a parameter, its gradient or momentum: those of `ids`, ascending, or all.
 
-    Parameters
-    ----------
-    ids : of the rows, ascending; None: all
-    copy : even where all rows are asked for, and lie here
+    FSDP's shards are gathered bit for bit. Without `copy` the tensor itself may be returned.
     """
     torch = import_torch("train")
     tensor = tensor.detach()
@@ -39,7 +36,7 @@ def rows_of(tensor: Any, ids: Any, *, copy: bool = True) -> Any:
     ours = (ids >= first) & (ids < first + len(local))
     rows = local.new_zeros(len(ids), *tensor.shape[1:])
     rows[ours] = local[ids[ours] - first]
-    # Words and not numbers are added up, so that a negative zero stays one; in a type that every backend adds.
+    # Bit patterns are summed, so that -0.0 stays -0.0, as int64, which every backend can sum.
     words = _words(rows)
     wide = words.to(torch.int64)
     torch.distributed.all_reduce(wide, group=mesh.get_group())
@@ -47,7 +44,7 @@ def rows_of(tensor: Any, ids: Any, *, copy: bool = True) -> Any:
 
 
 def words_of(rows: Any) -> np.ndarray:
-    """Return the words of a matrix, on whatever device, as numpy."""
+    """Return a tensor's bit patterns as a NumPy array of unsigned integers."""
     return rows.cpu().contiguous().view(import_torch("train").uint8).numpy().view(f"u{rows.itemsize}")
 
 
@@ -57,12 +54,7 @@ def _words(rows: Any) -> Any:
 
 
 def measure_update(optimizer: Any, parameter: Any, ids: Any, before: Any, after: Any, seen: Any) -> Any:
-    """Return what a step that torch's optimizer just made did to rows, float32 [k, 5], as `compare`.
-
-    Parameters
-    ----------
-    before, after : rows [k, dim] around the step
-    """
+    """Return what the last step of a torch optimizer did to rows, float32 [k, 5]; parameters as `compare`."""
     torch = import_torch("train")
     group = next(group for group in optimizer.param_groups if any(one is parameter for one in group["params"]))
     state = optimizer.state.get(parameter, {})
@@ -70,51 +62,58 @@ def measure_update(optimizer: Any, parameter: Any, ids: Any, before: Any, after:
     momentum = state.get("exp_avg", state.get("momentum_buffer"))
     driving = gradient if momentum is None else rows_of(momentum, ids, copy=False)
     norms = gradient.norm(dim=1, dtype=torch.float32)
-    moves, decays = float(group["lr"]) != 0, float(group.get("weight_decay", 0)) != 0
-    columns = compare(before, after, driving, norms, seen, decays=moves and decays)
+    moves = float(group["lr"]) != 0
+    decays = moves and float(group.get("weight_decay", 0)) != 0
+    columns = compare(before, after, driving, norms, seen, decays=decays)
     if not moves:
         columns[:, :2] = 0
-    if type(optimizer).__name__ not in KNOWN:
+    if type(optimizer).__name__ not in EXACT_FOR:
         columns[:, :2] = torch.nan
     return columns
 
 
 def compare(before: Any, after: Any, driving: Any, norms: Any, seen: Any, *, decays: bool) -> Any:
-    """Return what a step did to rows, float32 [k, 5]: `COLUMNS`.
+    """Return what a step did to rows, float32 [k, 5]: `UPDATE_COLUMNS`.
 
-    An element is lost where the step is not zero and its word stays: for AdamW and SGD exactly those whose step, with
-    the decay rounded first, is under half the spacing of the weights' grid there.
+    An update is lost where it is not zero and the weight keeps its bits: for AdamW and SGD exactly where the step, with
+    the decay rounded first, is under half the spacing of the weights' grid.
 
     Parameters
     ----------
-    before, after, driving : rows [k, dim] around the step, and momentum, or else the gradient, which it is made of
-    norms : of the rows' gradients [k]
-    seen : bool [k], rows that were looked up since the step before; None where nobody saw
-    decays : the step pulls weights towards zero, too
+    before, after, driving : rows [k, dim] before and after the step; their momentum, or gradient without momentum
+    norms : gradient norms of the rows [k], float32
+    seen : bool [k], rows that were looked up since the step before; None where that is not known
+    decays : the step has weight decay
     """
     torch = import_torch("train")
-    # Some rows at a time, which a cache holds; on another device, all of them.
-    n_rows = max(1, CHUNK // before[0].nbytes) if before.device.type == "cpu" else len(before)
-    columns = torch.empty(len(before), len(COLUMNS), device=before.device)
-    tensors = before, after, driving, norms, columns
-    parts = zip(*(each.split(n_rows) for each in tensors), strict=True) if len(before) > n_rows else [tensors]
-    for old, new, drive, norm, out in parts:
-        asked = drive != 0
-        causes = torch.where(norm == 0, MOMENTUM * asked.any(1), GRADIENT).float()
-        if decays:
-            asked |= old != 0
-        moved = _words(new) != _words(old)
-        counts = torch.stack((asked, asked > moved, moved)).sum(2, dtype=torch.float32)
-        torch.stack([*counts, causes, norm], 1, out=out)
-    columns[:, COLUMNS.index("causes")] += DECAY * decays + (NO_BATCH if seen is None else IN_BATCH * seen)
+    if before.device.type != "cpu":
+        return compare_by_torch(before, after, driving, norms, seen, decays=decays)
+    columns = torch.empty(len(before), len(UPDATE_COLUMNS), dtype=torch.float32)
+    words = map(words_of, (before, after, driving))
+    in_batch = np.empty(0, bool) if seen is None else seen.numpy()
+    causes = DECAY * decays + NO_BATCH * (seen is None), IN_BATCH, GRADIENT, MOMENTUM
+    _backends.motion.tally_updates(*words, norms.numpy(), in_batch, decays, *causes, columns.numpy())
     return columns
 
 
-def lost_updates(source: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return what became of the updates of a recorded training, by step and by token; raises as `History.open`.
+def compare_by_torch(before: Any, after: Any, driving: Any, norms: Any, seen: Any, *, decays: bool) -> Any:
+    """Return the columns of `compare` by torch's own operations, on any device."""
+    torch = import_torch("train")
+    asked = driving != 0
+    causes = torch.where(norms == 0, MOMENTUM * asked.any(1), GRADIENT) + DECAY * decays
+    causes += NO_BATCH if seen is None else IN_BATCH * seen
+    if decays:
+        asked |= before != 0
+    moved = _words(before) != _words(after)
+    counts = torch.stack((asked, asked > moved, moved)).sum(2, dtype=torch.float32)
+    return torch.stack([*counts, causes.float(), norms], 1)
 
-    Shares are of elements that a step was to change; rows that moved without being in the batch are counted by cause:
-    the gradient (of a tied output matrix), momentum of earlier gradients alone, or decay alone.
+
+def lost_updates(source: str | Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return sums of the updates of a recorded training, by step and by token; raises as `History.open`.
+
+    Shares are of elements with a non-zero update. Rows that moved without being in the batch are counted by cause: the
+    gradient (of a tied output matrix), momentum of earlier gradients alone, or decay alone.
     """
     folder = Path(source)
     history = History.open(folder / FILE if folder.is_dir() else folder, tensor=KEY)

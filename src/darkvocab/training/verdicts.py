@@ -1,7 +1,7 @@
-"""The notebooks' conclusions from a finished training run, each beside what the same numbers are on the grid.
+"""Draw the notebooks' conclusions from a finished training run, each beside what the numbers are on the grid.
 
-11.2c (seed 002) and 11.2b (seed 004) hold distances and noise against one epsilon. The grid's spacing is another in
-every component, so a verdict of theirs may say more of the epsilon than of the tokens.
+11.2c (seed 002) and 11.2b (seed 004) compare distances and noise with one epsilon. The grid's spacing differs from
+component to component, so a verdict of theirs may say more of the epsilon than of the tokens.
 """
 
 import math
@@ -18,23 +18,24 @@ from ..numerics import Distances, round_to, ulp
 from ..numerics.grouping import identical_rows
 from ..text import finite
 
-TIGHT_EPSILONS, TIGHT_STEPS = 10, 2  # the notebook's test (strict), and its 2-epsilon hypercube in steps of the grid
+TIGHT_EPSILONS = 10  # the notebook calls a cluster tight where its largest distance is under so many epsilons
+TIGHT_STEPS = 2  # and ours where it is at most so many grid steps, as in the notebook's 2-epsilon hypercube
 REACH = 4.0  # standard deviations: one noise deviate in 16,000 goes further
 SENTENCES = tomllib.loads(Path(__file__).with_name("verdicts.toml").read_text("utf-8"))
 
 
 def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[str, Any]:
-    """Measure the notebook's geometry section of these tokens (two or more), and their farthest component.
+    """Measure two or more tokens as the notebook's geometry section does, and the component in which they differ most.
 
-    Distances are L-infinity over all pairs of tokens; min and mean are null with more distinct rows than
-    `most_compared`.
+    Distances are L-infinity over all pairs of tokens; min and mean are null with more than `most_compared` rows.
     """
     groups = identical_rows(state.words[tokens])
-    census, farthest = Census(groups), extent(state, tokens)
+    census = Census(groups)
+    farthest = extent(state, tokens)
     (mean,) = mean_distances(state, [tokens], most_compared)
     ulps = component_ulps(state, tokens)
     positions = state.index[tokens, farthest.column]
-    nearest = 0.0 if mean else None  # as it is where two tokens share a row
+    nearest = 0.0 if mean else None  # two tokens that share a row
     if mean and not census.n_black_holes:
         nearest = float(Distances(state.index[tokens[groups.first]], state.grid).spectrum()[0][0])
     return {
@@ -55,15 +56,12 @@ def geometry_of(state: State, tokens: np.ndarray, most_compared: int) -> dict[st
 
 
 def component_ulps(state: State, tokens: np.ndarray) -> Float64[np.ndarray, " dim"]:
-    """Return the grid's spacing in each component, at the largest magnitude of these tokens there."""
+    """Return the grid's spacing in each component, at the largest magnitude of these tokens."""
     return ulp(np.abs(state.values[tokens]).max(axis=0), state.grid)
 
 
 def notebook_displacement(first: State, last: State) -> float | None:
-    """Return the centroid's displacement as the notebooks take it, every intermediate result rounded to the grid.
-
-    None where the grid cannot hold it.
-    """
+    """Return the centroid's displacement as the notebooks compute it, in the grid's arithmetic; None on overflow."""
     tokens = np.arange(len(first.words))
     start, end = (round_to(cloud(state, tokens).centroid.astype(np.float32), state.grid) for state in (first, last))
     with np.errstate(over="ignore"):
@@ -80,9 +78,9 @@ def verdicts(
     init_sigma: float | None,
     noise_epsilon: float | None,
 ) -> list[dict[str, Any]]:
-    """Return `{"seed", "notebook": sentences, "grid": sentences}` for each notebook whose question the run answers.
+    """Return the sentences of each notebook whose question the run answers: seed, epsilon, notebook, grid.
 
-    `geometry` is that of the last state's unseen tokens; the lengths are the notebooks', in weight units.
+    `geometry` is that of the last state's unseen tokens; `init_sigma` and `noise_epsilon` are in weight units.
     """
     before, after = Census(first.groups), Census(last.groups)
     facts = {
@@ -102,7 +100,7 @@ def verdicts(
 
 
 def _answer(seed: str, epsilon: float, said: list[str], facts: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer: of the notebook's sentences those that are `said`, and all about the grid."""
+    """Fill in the notebook's sentences that are named in `said`, and all sentences about the grid."""
     texts = SENTENCES[seed]
     notebook = [texts["notebook"][name].format(**facts, epsilon=epsilon) for name in said]
     grid = [text.format(**facts, epsilon=epsilon) for text in texts["grid"].values()]
@@ -110,12 +108,13 @@ def _answer(seed: str, epsilon: float, said: list[str], facts: dict[str, Any]) -
 
 
 def _snowball(facts: dict[str, Any], ulps: np.ndarray, epsilon: float) -> dict[str, Any]:
-    c0, c, far = facts["c0"], facts["c"], facts["far"]
-    tight, tight_in_steps = far < TIGHT_EPSILONS * epsilon, facts["max_l_inf_steps"] <= TIGHT_STEPS
+    c0, c = facts["c0"], facts["c"]
+    tight = facts["far"] < TIGHT_EPSILONS * epsilon
+    tight_in_steps = facts["max_l_inf_steps"] <= TIGHT_STEPS
     end = ("none", "one")[c] if c < 2 else "fewer" if c < c0 else "more" if c > c0 else "as_many"
     said = ["counts", end, "tight" if tight else "scattered", _hypothesis(c, tight)]
     more = {
-        "in_epsilons": far / epsilon,
+        "in_epsilons": facts["far"] / epsilon,
         "n_coarse": int((ulps >= TIGHT_EPSILONS * epsilon).sum()),
         "shape": "a tight snowball" if tight_in_steps else "scattered",
         "hypothesis": SENTENCES["11.2c"]["notebook"][_hypothesis(facts["n_black_holes"], tight_in_steps)],
@@ -128,7 +127,8 @@ def _hypothesis(c: int, tight: bool) -> str:
 
 
 def _jiggling(facts: dict[str, Any], ulps: np.ndarray, epsilon: float) -> dict[str, Any]:
-    n_escaped, sigma = facts["n_unseen"] - facts["p"], epsilon / 10
+    n_escaped = facts["n_unseen"] - facts["p"]
+    sigma = epsilon / 10
     effects = ["fragmented"] * (facts["c"] > 1) + ["escaped"] * (n_escaped > 0)
     said = ["counts", *(["positive", *effects, "breaks"] if effects else ["null", "insufficient"])]
     more = {

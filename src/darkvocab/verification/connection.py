@@ -1,4 +1,4 @@
-"""Connections to a server: requests side by side, sent again after failures that may pass, with a key in no message."""
+"""Connect to a server: parallel requests, retries after failures that may pass, and a key that is in no message."""
 
 import contextlib
 import json
@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import httpx2
 
 from ..errors import AccessRefused, InvalidInput
-from ..sources.hub.requests import LATER, whole
+from ..sources.hub.requests import RETRY_STATUSES, whole
 from ..text import shorten
 
-FIRST_AT_ONCE = 4  # requests, where a server does not say how many it takes
+FIRST_AT_ONCE = 4  # requests, if a server does not say how many it takes
 MOST_AT_ONCE = 64
-GAIN = 1.1  # of the rate, which makes twice as many requests worth it
+GAIN = 1.1  # least gain of the rate by twice as many requests
 BUSY = (429, 503)  # statuses that ask for fewer requests
 TIMEOUT = httpx2.Timeout(300, connect=10)  # seconds; a server may have to load the model first
 Task = TypeVar("Task")
@@ -26,27 +26,28 @@ Result = TypeVar("Result")
 
 
 class Connection:
-    """Requests to a server, with the key of an environment variable in their header and nowhere else.
+    """Connection to a server, with the key of an environment variable in the header of requests and nowhere else.
 
-    As many go at once as make it faster, and half as many when it says that it is busy. Redirects are not followed.
+    The number of parallel requests is doubled while that is faster, and halved when the server is busy. Redirects are
+    not followed.
     """
 
     def __init__(self, endpoint: str, api_key_env: str | None = None) -> None:
-        """Check the address and the key; InvalidInput where one of them is none, or the address holds a password."""
+        """Check address and key; InvalidInput for an invalid one, and for an address with a password."""
         self.url = _address(endpoint)
         self.key = os.environ.get(api_key_env, "").strip() if api_key_env else None
         if api_key_env and not (self.key and self.key.isascii() and self.key.isprintable()):
             raise InvalidInput(f"the environment variable {api_key_env} is not set, or holds no key")
         self.at_once = FIRST_AT_ONCE
-        self.is_settled = False  # whether more at once are not tried
-        self._rate: tuple[str, float] = ("", 0.0)  # what it is of: others are not compared with it, they may cost more
+        self.is_settled = False  # no more at once are tried
+        self._rate: tuple[str, float] = ("", 0.0)  # of a kind of task: others may cost more, and are not compared
         self._stop = threading.Event()
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         self._client = httpx2.Client(headers=headers, timeout=TIMEOUT)
         weakref.finalize(self, self._client.close)
 
     def send(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-        """Return status and JSON (None where it is none) of the answer to a GET, or to a POST of a body.
+        """Send a GET, or a POST of a body; return status and JSON (None for something else) of the answer.
 
         Raises AccessRefused where the server asks for a key, Unreachable where it fails again and again.
         """
@@ -60,7 +61,7 @@ class Connection:
                 if status in BUSY:
                     self.at_once = max(1, self.at_once // 2)
                     self.is_settled = True
-                if status in LATER:
+                if status in RETRY_STATUSES:
                     raise httpx2.HTTPStatusError(f"status {status}", request=response.request, response=response)
                 yield response
 
@@ -74,7 +75,7 @@ class Connection:
             return status, None
 
     def together(self, work: Callable[[Task], Result], tasks: Sequence[Task], kind: str) -> list[Result]:
-        """Do tasks of a kind, each of which sends requests; an error or an interruption ends all of them."""
+        """Run tasks of a kind, each of which sends requests, in parallel; an error or interruption ends all."""
         begun = time.monotonic()
         pool = ThreadPoolExecutor(self.at_once)
         try:
@@ -88,7 +89,7 @@ class Connection:
         return results
 
     def measured(self, kind: str, rate: float) -> None:
-        """Send twice as many requests at once from now on, where the last time that made the first kind faster."""
+        """Double the parallel requests while that makes the first kind of task faster; else halve them, and settle."""
         first, last = self._rate
         if self.is_settled or first not in ("", kind):
             return
@@ -98,7 +99,7 @@ class Connection:
         self._rate = kind, rate
 
     def said(self, answer: Any) -> str:
-        """Return what the server says of an error, short and without the key."""
+        """Return the server's message of an error, short and without the key."""
         error = answer.get("error", answer) if isinstance(answer, dict) else answer
         message = error.get("message", error) if isinstance(error, dict) else error
         return shorten(" ".join(str(message or "").replace(self.key or "\0", "***").split()), 200)

@@ -1,4 +1,4 @@
-"""Frames: texts that end where a model has to repeat a token, as ids with places to put it."""
+"""Frames: texts, as ids with places for a token, that end where a model has to repeat the token."""
 
 import hashlib
 import tomllib
@@ -19,7 +19,7 @@ PLACEHOLDERS = ("~", "^", "§", "¤", "@", "x", "A", "0")  # the first that stay
 
 
 class Text(NamedTuple):
-    """One text of a file of frames."""
+    """Text in a file of frames."""
 
     name: str
     text: str
@@ -28,21 +28,21 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
-    """A text as token ids, in which `places` are for the token that is asked for."""
+    """Text as token ids, with `places` for the token that is asked for."""
 
     name: str
     text: str  # with {token} in each place
     ids: Int64[np.ndarray, " length"]
     places: Int64[np.ndarray, " k"]
-    placeholder: str  # that stood there when the text was encoded
+    placeholder: str  # at these places when the text was encoded
 
     @property
     def beginning(self) -> Int64[np.ndarray, " n"]:
-        """Ids before the first place, which all tokens have in common."""
+        """Ids before the first place, the same for all tokens."""
         return self.ids[: self.places[0]]
 
     def rest(self, tokens: Int64[np.ndarray, " batch"]) -> Int64[np.ndarray, "batch length"]:
-        """Return what follows the beginning, with each token in its places."""
+        """Return the ids after the beginning, with each token in the places."""
         first = self.places[0]
         rows = np.tile(self.ids[first:], (len(tokens), 1))
         rows[:, self.places - first] = tokens[:, None]
@@ -51,9 +51,9 @@ class Frame:
 
 @machine_errors()
 def read_frames(path: str | Path | None = None) -> tuple[list[Text], str]:
-    """Read frames, by default ours, and the SHA-256 of their file.
+    """Read a file of frames, by default ours; return them and the file's SHA-256.
 
-    Raises MissingFile, or CorruptFile where it is not TOML of tables with `text` and `answer`, and {token} in `text`.
+    Raises MissingFile, and CorruptFile for anything but TOML of tables with `text`, with {token} in it, and `answer`.
     """
     path = FRAMES if path is None else Path(path)
     content = path.read_bytes()
@@ -70,14 +70,14 @@ def read_frames(path: str | Path | None = None) -> tuple[list[Text], str]:
 
 
 def encoded(text: Text, encode: Callable[[str], list[int]], templated: Callable[[str], str] | None = None) -> Frame:
-    """Return a frame as ids: a placeholder is encoded, and its places are where the token goes.
+    """Encode a frame with a placeholder, whose places are then for the token: also for one that no text reaches.
 
-    So tokens are asked for that no text reaches, too. Raises InvalidInput where no placeholder survives encoding.
+    Raises InvalidInput where no placeholder survives encoding.
 
     Parameters
     ----------
-    encode : text to ids, as the model is to see them
-    templated : the text as a user's message, with all that stands before the answer; None: without a chat template
+    encode : text to the ids that the model is to see
+    templated : text to a user's message, up to the answer; None: no chat template
     """
     n_places = text.text.count(MARK)
     whole = (templated(text.text) if templated else text.text) + text.answer
@@ -94,7 +94,7 @@ def encoded(text: Text, encode: Callable[[str], list[int]], templated: Callable[
 
 
 def _marks(placeholder: str, encode: Callable[[str], list[int]]) -> set[int]:
-    """Return the tokens that stand for a placeholder and nothing else, behind nothing and behind our frames' quotes."""
+    """Return the tokens that a placeholder alone becomes, at the start and after the quotes of our frames."""
     befores = {before: encode(before) for before in ("", "«", '"')}
     behind = {before: encode(before + placeholder) for before in befores}
     return {ids[-1] for before, ids in behind.items() if ids and ids[:-1] == befores[before]}

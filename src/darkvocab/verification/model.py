@@ -1,4 +1,4 @@
-"""Models: which token comes next, by transformers on a CPU or a GPU, or by any function from ids to logits."""
+"""Ask a model for its next tokens, by transformers on a CPU or a GPU, or by any function from ids to logits."""
 
 import contextlib
 import copy
@@ -20,37 +20,37 @@ from ..sources.tokenizer import in_a_line
 from .frames import Frame
 
 PLACES = 3  # of an answer, decoded greedily
-MOST_TOGETHER = 64  # tokens that are asked for at once
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+TOKENS_AT_ONCE = 64  # tokens that are asked for at once
+MODEL_DTYPES = ("auto", "float32", "bfloat16", "float16")
 VERIFY = "verify"  # the command, and the extra that it needs
 
 
 class Answer(NamedTuple):
-    """One place of the model's answer to a frame about a token, or about each of a batch: then arrays [batch]."""
+    """One place of a model's answer to a frame about a token, or arrays [batch] about several."""
 
     p: Any  # probability of the token, a float; NaN: it was not asked for
     rank: Any  # of the token, an integer; 1: the likeliest, 0: unknown
-    token: Any  # that came instead, or the token itself; -1: unknown
-    bound: Any  # whether the probability is no more than p, and may be less
+    token: Any  # the likeliest; -1: unknown
+    bound: Any  # the probability is at most p, and may be less
 
 
 @dataclass
 class Model:
-    """A causal language model that is asked for the next token, and how a text becomes its ids."""
+    """Causal language model, and the encoding of texts to its ids."""
 
     logits: Any  # a causal model of transformers, or a function: ids [batch, length] to logits [batch, length, tokens]
-    encode: Callable[[str], list[int]]  # with what the model is to see before a text
-    templated: Callable[[str], str] | None = None  # a text as a user's message, up to the answer
+    encode: Callable[[str], list[int]]  # with special tokens that the model expects before a text
+    templated: Callable[[str], str] | None = None  # text to a user's message, up to the answer
     decode: Callable[[int], str | None] = lambda token: None
     device: str = "cpu"
-    context: int | None = None  # positions that it has
-    bytes_a_position: int = 0  # of keys and values, for one text
+    context: int | None = None  # positions
+    bytes_a_position: int = 0  # of keys and values of one text
 
     def __post_init__(self) -> None:
         self._kept: dict[Frame, Any] = {}  # keys and values of each frame's beginning; None where there are none
 
     def answers(self, frame: Frame, tokens: Int64[np.ndarray, " batch"]) -> Iterator[Answer]:
-        """Yield the answer's places in their order; each continues what the model itself put before it.
+        """Yield the answer's places in order; each continues the model's greedy answer before it.
 
         Raises CorruptFile where a logit is NaN, InvalidInput where a token is beyond the model's.
         """
@@ -63,7 +63,7 @@ class Model:
                 logits, state = self._next(state, rows)
                 logit = logits.gather(1, asked[:, None])
                 p = (logit[:, 0] - logits.logsumexp(1)).exp()
-                if p.isnan().any():  # as where any of the logits is
+                if p.isnan().any():  # as if any logit is
                     raise CorruptFile(f"the model's logits are NaN in the frame {frame.name}: its weights are damaged")
                 answer = logits.argmax(1)
                 p, rank, token = (each.cpu().numpy() for each in (p, 1 + (logits > logit).sum(1), answer))
@@ -71,7 +71,7 @@ class Model:
                 rows = answer[:, None]
 
     def _begun(self, frame: Frame, n: int) -> Any:
-        """Return what is kept of the frame's beginning, for n tokens: keys and values, else its ids."""
+        """Return the keys and values of the frame's beginning for n tokens; without a cache its ids."""
         torch = import_torch(VERIFY, VERIFY)
         beginning = torch.tensor(frame.beginning, device=self.device)[None]
         if frame not in self._kept:
@@ -85,7 +85,7 @@ class Model:
         return cache
 
     def _next(self, state: Any, rows: Any) -> tuple[Any, Any]:
-        """Return the logits after the last of these ids, float32 [batch, tokens], and the state after them."""
+        """Return the logits after these ids, float32 [batch, tokens], and the state after them."""
         torch = import_torch(VERIFY, VERIFY)
         if not isinstance(state, torch.Tensor):
             given = self.logits(rows, past_key_values=state, use_cache=True, logits_to_keep=1)
@@ -95,13 +95,13 @@ class Model:
         return getattr(given, "logits", given)[:, -1].float(), state
 
     def facts(self) -> dict[str, Any]:
-        """Return what a manifest has of it beside its source: nothing."""
+        """Return facts for a manifest beside the source: none."""
         return {}
 
     def batch(self, length: int, n_tokens: int, free: int) -> int:
-        """Return how many texts of a length to ask for at once, so that they take a quarter of the free bytes."""
-        each = length * self.bytes_a_position + 4 * 4 * n_tokens  # logits, and what is made of them
-        return max(1, min(MOST_TOGETHER, free // 4 // each))
+        """Return how many texts of a length take a quarter of the free bytes, to be asked for at once."""
+        each = length * self.bytes_a_position + 4 * 4 * n_tokens  # logits, and arrays computed from them
+        return max(1, min(TOKENS_AT_ONCE, free // 4 // each))
 
 
 @machine_errors()
@@ -117,7 +117,7 @@ def open_model(source: str | Path, *, dtype: str = "auto", device: str = "cpu") 
     """
     torch = import_torch(VERIFY, VERIFY)
     transformers = import_extra("transformers", VERIFY, VERIFY)
-    one_of(dtype, "dtype", DTYPES)
+    one_of(dtype, "dtype", MODEL_DTYPES)
     given = _place(str(source))
     weights: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if "gguf_file" in given:
@@ -162,7 +162,7 @@ def open_template(source: str | Path) -> Callable[[str], str]:
 
 
 def _templated(tokenizer: Any, source: str | Path, text: str) -> str:
-    """Return a text as a user's message, up to where the model's answer begins; without a mark that encoding adds."""
+    """Return a text as a user's message, up to the model's answer, without the mark that encoding adds in front."""
     try:
         said = [{"role": "user", "content": text}]
         whole = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
@@ -173,10 +173,10 @@ def _templated(tokenizer: Any, source: str | Path, text: str) -> str:
 
 
 def _hasten(torch: Any, model: Any) -> None:
-    """Let oneDNN multiply float32 on a CPU, and attention read keys in place: twice as fast where MKL shuns AVX-512.
+    """Let oneDNN multiply float32 on a CPU, and attention read keys in place: twice as fast where MKL avoids AVX-512.
 
-    MKL takes AVX2 on AMD's processors (110 GFLOP/s of a core, oneDNN 240 on one with AVX-512). transformers copies keys
-    and values for each of the query heads that share them, unless told.
+    MKL uses AVX2 on AMD's processors (110 GFLOP/s of a core, oneDNN 240 on one with AVX-512). transformers copies keys
+    and values for each query head that shares them, by default.
     """
     os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
     multiply = torch.ops.mkldnn._linear_pointwise
@@ -187,7 +187,7 @@ def _hasten(torch: Any, model: Any) -> None:
 
 @contextlib.contextmanager
 def _having(token: int) -> Iterator[None]:
-    """Raise InvalidInput where torch finds no row of this token, the largest that the model is asked for."""
+    """Raise InvalidInput where the model has no row of this token, the largest that it is asked for."""
     try:
         yield
     except (IndexError, RuntimeError) as error:
@@ -198,7 +198,7 @@ def _having(token: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opening(transformers: Any, source: str | Path) -> Iterator[None]:
-    """Turn what transformers raises into InvalidInput, and keep it from writing warnings and bars to stderr."""
+    """Turn errors of transformers into InvalidInput, and silence its warnings and progress bars."""
     before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     try:
@@ -211,7 +211,7 @@ def _opening(transformers: Any, source: str | Path) -> Iterator[None]:
 
 
 def _place(source: str) -> dict[str, Any]:
-    """Return what transformers takes of a source: the name or path, and the revision or the GGUF file."""
+    """Return the arguments of transformers for a source: name or path, and revision or GGUF file."""
     path = Path(source)
     if path.suffix == ".gguf" and path.is_file():
         return {"name": str(path.parent), "gguf_file": path.name}

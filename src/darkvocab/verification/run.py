@@ -17,7 +17,7 @@ from ..checkpoints.scan_result import Scan
 from ..checkpoints.selection import asked_for
 from ..errors import InvalidInput, MissingFile, at_least
 from ..gpu.device import check_device
-from ..measures.verdict import Verdict, judge
+from ..measures.verdict import Verification, judge
 from ..runs.engine import open_engine
 from ..runs.folder import check_folder, repeating, versions
 from ..runs.randomness import check_seed
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 
     from .server import Server
 
-PARAMETERS = ("controls", "missed", "chat", "dtype")
-RUNNING = ("device", "seed", "endpoint", "model", "api_key_env")
+RECORDED_SETTINGS = ("controls", "missed", "chat", "dtype")
+RUN_OPTIONS = ("device", "seed", "endpoint", "model", "api_key_env")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Verify(Shown):
-    """Settings of a verification: which tokens of which model are asked for, in which frames."""
+    """Settings of a verification: the model, the tokens to ask for, and the frames."""
 
     source: str
     tokens: str | Iterable[int] = "graded"  # graded, dark, weak, all, or as `checkpoints.selection.select`
-    controls: int = 200  # trained tokens like those asked for, which say how well a learned token does
-    missed: int = 500  # trained tokens by which is estimated how many the weights did not name
+    controls: int = 200  # trained tokens like those asked for, to show how a learned token does
+    missed: int = 500  # other trained tokens, to estimate how many the weights did not name
     chat: bool = False  # through the model's chat template
     frames: str | Path | None = None  # a file of frames; by default ours
     dtype: str = "auto"
     device: str = "cpu"
     seed: int = 0
-    # To ask instead of the source's: a `Model`, or what is its `logits`; of an endpoint the name of its model.
+    # To ask instead of the source: a `Model`, or its `logits`; with an endpoint the name of its model.
     model: Any = field(default=None, repr=False)
     endpoint: str | None = None  # URL of a server to ask instead
     api_key_env: str | None = None  # name of the environment variable with its key
@@ -80,7 +80,7 @@ class Verify(Shown):
 
     @cached_property
     def asking(self) -> tuple[Model | Server, list[Frame]]:
-        """The model, and the frames in its ids."""
+        """Model, and the frames in its ids."""
         texts, _ = read_frames(self.frames)  # before a model is opened, which takes long
         model = self.model
         if self.endpoint is not None:
@@ -99,7 +99,7 @@ class Verify(Shown):
         return model, frames
 
     def _server(self, texts: list[Text]) -> Server:
-        """Open the server, whose vocabulary must be the source's; where it applies no template, that of the source."""
+        """Open the server, with the chat template of the source if it has none itself."""
         from .connection import Connection
         from .server import open_server
 
@@ -116,7 +116,7 @@ class Verify(Shown):
 
     @property
     def n_answers(self) -> int:
-        """Records of one token."""
+        """Number of records of one token."""
         return len(self.asking[1]) * PLACES
 
     @property
@@ -125,9 +125,9 @@ class Verify(Shown):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Settings as a manifest has them."""
+        """Settings in a manifest."""
         return {
-            **{name: getattr(self, name) for name in PARAMETERS},
+            **{name: getattr(self, name) for name in RECORDED_SETTINGS},
             "tokens": self.tokens if isinstance(self.tokens, str) else ",".join(map(str, self.tokens)),
             "frames": [f"{frame.name}: {frame.placeholder}" for frame in self.asking[1]],
             "strata": self.chosen[1],
@@ -135,9 +135,9 @@ class Verify(Shown):
         }
 
     def manifest(self) -> dict[str, Any]:
-        """Return what is asked, but for where and when."""
+        """Return the settings of the run, without place and time."""
         _, sha256 = read_frames(self.frames)
-        options: dict[str, Any] = {name: getattr(self, name) for name in (*PARAMETERS, *RUNNING)}
+        options: dict[str, Any] = {name: getattr(self, name) for name in (*RECORDED_SETTINGS, *RUN_OPTIONS)}
         options["model"] = None if self._is_in_memory else self.model
         frames = None if self.frames is None else str(Path(self.frames).absolute())
         asked = self.parameters["tokens"]
@@ -170,11 +170,9 @@ class Verify(Shown):
 
         Parameters
         ----------
-        out : a run folder to land them in
-        resume : go on with what the folder holds
-        engine, workers : as `open_engine`; each worker opens a model of its own. One that was handed over in memory is
-            asked by this process
-        progress : is called with (answers there are, answers in all)
+        out, resume : a run folder for the answers, and whether to continue the run in it
+        engine, workers : as `open_engine`; each worker opens a model of its own. One in memory is asked by this process
+        progress : called with (answers, answers in all)
         """
         if self._is_in_memory and engine != "serial":
             raise InvalidInput("a model in memory is asked by this process; leave out the engine")
@@ -185,9 +183,7 @@ class Verify(Shown):
         with ExitStack() as opened:
             runner = opened.enter_context(open_engine(engine, workers, say=say))
             manifest = self.manifest()
-            model, frames = self.asking
-            length = max(len(frame.ids) for frame in frames) + PLACES
-            size = model.batch(length, len(self.scanned.tokens), _free_bytes()) * self.n_answers
+            size = self._part_size()
             folder = None
             if out is not None:
                 opening = RunFolder(out, Answered, manifest, records_per_part=size, resume=resume)
@@ -211,8 +207,14 @@ class Verify(Shown):
                 folder.finish()
         return read_records(folder.path) if folder else frame_of(Answered, answers)
 
+    def _part_size(self) -> int:
+        """Return the number of answers about the tokens that are asked for together."""
+        model, frames = self.asking
+        length = max(len(frame.ids) for frame in frames) + PLACES
+        return model.batch(length, len(self.scanned.tokens), _free_bytes()) * self.n_answers
+
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what a worker finds anew."""
+        """Leave out what a worker computes anew."""
         return {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
 
 
@@ -220,7 +222,7 @@ DEFAULTS = {one.name: one.default for one in fields(Verify)}
 
 
 def _encoder(source: str) -> Callable[[str], list[int]]:
-    """Return how the tokenizer of a source makes ids of a text; MissingFile without one."""
+    """Return a function from text to ids by the tokenizer of a source; MissingFile without one."""
     tokenizer = tokenizer_of(open_source(source))
     if tokenizer is None or tokenizer.encoder is None:
         raise MissingFile(f"there is no tokenizer beside {source} that encodes; hand over a Model with `encode`")
@@ -228,7 +230,7 @@ def _encoder(source: str) -> Callable[[str], list[int]]:
 
 
 def _ask(settings: Verify, chosen: list[Any]) -> list[Any]:
-    """Ask for the tokens of one part; the settings, which a worker unpickles once, keep the model."""
+    """Ask for the tokens of one part; the settings, which a worker unpickles once, cache the model."""
     model, frames = settings.asking
     tokens = np.array([one.token for one in chosen], np.int64)
     asked = ((frame.name, model.answers(frame, tokens)) for frame in frames)
@@ -247,7 +249,7 @@ def _ask(settings: Verify, chosen: list[Any]) -> list[Any]:
 
 
 def _free_bytes() -> int:
-    """Return the bytes of memory that the system can still give; 2 GiB where it does not say."""
+    """Return the available memory in bytes; 2 GiB where the system does not say."""
     try:
         said = Path("/proc/meminfo").read_text("ascii").partition("MemAvailable:")[2]
         return 1024 * int(said.split()[0])
@@ -255,7 +257,7 @@ def _free_bytes() -> int:
         return 2 << 30
 
 
-def verify(source: str | Path, out: str | Path | None = None, **given: Any) -> Verdict:
+def verify(source: str | Path, out: str | Path | None = None, **given: Any) -> Verification:
     """Ask a model to repeat its tokens, and judge its answers; `given` is of `Verify` and of `Verify.run`."""
     running = {name: given.pop(name) for name in ("resume", "engine", "workers", "progress", "say") if name in given}
     settings = Verify(source=str(source), **given)

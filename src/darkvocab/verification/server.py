@@ -1,7 +1,7 @@
-"""Servers: a model behind an endpoint, asked for the log-probabilities of what it answers.
+"""Ask a model behind an endpoint for the log-probabilities of its answers.
 
-What a server can do is asked first, by `open_server`; `servers.toml` has how each kind is asked. Only the likeliest
-tokens are listed; of one that is absent an upper bound is known.
+`open_server` finds out what a server can do; `servers.toml` has the protocol of each kind. Servers list only the
+likeliest tokens; of an absent one an upper bound is known.
 """
 
 import math
@@ -20,13 +20,13 @@ from ..errors import AccessRefused, DarkvocabError, InvalidInput, MissingFile, U
 from ..text import listed
 from .connection import MOST_AT_ONCE, Connection
 from .frames import ERRORS, MARK, Frame, Text
-from .model import MOST_TOGETHER, PLACES, Answer
+from .model import PLACES, TOKENS_AT_ONCE, Answer
 
-KINDS = tomllib.loads(Path(__file__).with_name("servers.toml").read_text("utf-8"))
-PROMPT = "1 2 3 4 5 6"  # by which is asked what a server lists
-TOKEN_ID = "token_id:"  # before an id, where a server was asked to name tokens so
-ROUNDING = 1e-6  # of sums of probabilities that were float32
-TIED = 1e-3  # difference of log-probabilities of answers that are as likely
+SERVER_KINDS = tomllib.loads(Path(__file__).with_name("servers.toml").read_text("utf-8"))
+PROMPT = "1 2 3 4 5 6"  # to find out what a server lists
+TOKEN_ID = "token_id:"  # before an id, if a server names tokens so
+ROUNDING = 1e-6  # of sums of float32 probabilities
+TIE = 1e-3  # difference of log-probabilities up to which answers are equally likely
 BIAS = 1000.0  # makes any token the next one
 Encode = Callable[[str], list[int]]
 Texts = Mapping[int, str | None]  # of every token
@@ -34,20 +34,20 @@ Result = TypeVar("Result")
 
 
 class Unusable(Unreachable):
-    """A server answers what cannot be used."""
+    """A server's answer cannot be used."""
 
 
 NOT_ASKED = Answer(math.nan, 0, -1, False)
-NOT_SAID = Answer(1.0, 0, -1, True)  # a place that the server leaves out, of which nothing is known
+NOT_SAID = Answer(1.0, 0, -1, True)  # a place that the server leaves out
 
 
 @dataclass(eq=False)
 class Server:
-    """A model behind an endpoint, which is asked as `Model` is; made by `open_server`."""
+    """Model behind an endpoint, asked in the same way as `Model`; made by `open_server`."""
 
     connection: Connection
     texts: Texts
-    own: Encode | None  # the tokenizer of the source, which adds no special tokens
+    encode_source: Encode | None  # by the tokenizer of the source, without special tokens
     kind: str  # of `servers.toml`
     version: str | None
     model: str | None
@@ -55,34 +55,34 @@ class Server:
     templated: Callable[[str], str] | None = None
     has_tokenizer: bool = False
     most_listed: int = 0  # tokens that it is asked to list
-    is_exact: bool = False  # whether it lists a token that is named, however unlikely
-    by_text: bool = False  # whether prompts are texts, and tokens are named by theirs
+    is_exact: bool = False  # it lists a named token, however unlikely
+    by_text: bool = False  # prompts are texts, and tokens are named by theirs
 
     def __post_init__(self) -> None:
-        self.how: dict[str, Any] = KINDS[self.kind]
+        self.protocol: dict[str, Any] = SERVER_KINDS[self.kind]
 
     @cached_property
     def _ids(self) -> dict[str | None, int]:
         return {text: token for token, text in reversed(list(self.texts.items())) if text}
 
     def encode(self, text: str, special: bool = True) -> list[int]:
-        """Return the ids of a text by the server's tokenizer, else by the source's, which adds no special ones."""
+        """Return the ids of a text by the server's tokenizer, else by the source's, without special tokens."""
         if self.has_tokenizer:
             asked = {"content": text, "prompt": text, "add_special": special, "add_special_tokens": special}
             return self._posted("/tokenize", asked, lambda answer: list(map(self._token, answer["tokens"])))
-        if self.own is None:
+        if self.encode_source is None:
             raise MissingFile("neither the server nor the source has a tokenizer, by which frames become ids")
-        return self.own(text)
+        return self.encode_source(text)
 
     def decode(self, token: int) -> str | None:
         return self.texts.get(token)
 
     def batch(self, *_: int) -> int:
-        """Return how many tokens to ask for between two moments at which answers land."""
-        return 16 * self.connection.at_once if self.connection.is_settled else 2 * MOST_TOGETHER
+        """Return how many tokens to ask for before answers are written."""
+        return 16 * self.connection.at_once if self.connection.is_settled else 2 * TOKENS_AT_ONCE
 
     def facts(self) -> dict[str, Any]:
-        """Return what a manifest has of the server, without its key."""
+        """Return facts of the server for a manifest, without its key."""
         names = ("kind", "version", "model", "most_listed", "is_exact", "by_text")
         return {"server": {"endpoint": self.connection.url, **{name: getattr(self, name) for name in names}}}
 
@@ -100,15 +100,15 @@ class Server:
         if self.by_text:
             text = self.texts.get(token)
             prompt = frame.text.replace(MARK, text or "")
-            if not text or self.own is None or self.own(prompt) != ids.tolist():
+            if not text or self.encode_source is None or self.encode_source(prompt) != ids.tolist():
                 return [NOT_ASKED] * PLACES
         places = self._places(prompt, token)
-        if len(places) < PLACES and "leaves_out" in self.how:
+        if len(places) < PLACES and "leaves_out" in self.protocol:
             places = self._one_by_one(ids.tolist(), token)
         return (places + [NOT_SAID] * PLACES)[:PLACES]
 
     def _one_by_one(self, ids: list[int], token: int) -> list[Answer]:
-        """Ask for one place after the other, each with a token forced upon it; listed is what was before that."""
+        """Ask for one place after the other, forcing a plain token each time; listed are logits without that bias."""
         plain = next(token for token, text in self.texts.items() if text and text.isascii() and text.isalpha())
         places: list[Answer] = []
         for _ in range(PLACES):
@@ -117,22 +117,22 @@ class Server:
         return places
 
     def _places(self, prompt: str | list[int], token: int, **forced: Any) -> list[Answer]:
-        """Ask, and return what the places that are listed say of a token; raises as `answers`."""
+        """Ask, and return the answer about a token at each place that is listed; raises as `answers`."""
 
         def read(answer: Any) -> list[Answer]:
-            for key in self.how["listed"]:
+            for key in self.protocol["listed"]:
                 answer = answer.get(key) if isinstance(answer, dict) else answer[key]
             places = [self._said(token, *place, is_forced=bool(forced)) for place in _listed(answer)]
-            if not places and (forced or "leaves_out" not in self.how):
+            if not places and (forced or "leaves_out" not in self.protocol):
                 raise ValueError("it lists none")
             return places
 
-        exact = {self.how["exact"]: [token]} if self.is_exact else {}
-        asked = {**self.how["body"], self.how["count"]: self.most_listed, **exact, **forced, "prompt": prompt}
-        return self._posted(self.how["path"], asked, read)
+        exact = {self.protocol["exact"]: [token]} if self.is_exact else {}
+        asked = {**self.protocol["body"], self.protocol["count"]: self.most_listed, **exact, **forced, "prompt": prompt}
+        return self._posted(self.protocol["path"], asked, read)
 
     def _said(self, token: int, answer: Any, logprob: Any, others: Mapping[Any, Any], is_forced: bool) -> Answer:
-        """Check what is listed at one place, and return what it says of a token; the answer is listed first."""
+        """Check the log-probabilities of one place, the answer's first; return the answer about a token."""
         every = {answer: logprob, **others}
         tokens = list(map(self._token, every))
         logprobs = list(map(float, every.values()))
@@ -140,9 +140,9 @@ class Server:
         most = max(logprobs)
         if not others:
             raise ValueError("it lists nothing but the answer")
-        if not (most <= TIED and sum(p) <= 1.01):
+        if not (most <= TIE and sum(p) <= 1.01):
             raise ValueError("they are none: NaN, or more than 1 in all")
-        if most > logprobs[0] + TIED and not is_forced:
+        if most > logprobs[0] + TIE and not is_forced:
             raise ValueError("it ignores the temperature: the answer is not the likeliest token")
         wanted = self._ids.get(self.texts.get(token), token) if self.by_text else token
         came = tokens[logprobs.index(most)]
@@ -166,7 +166,7 @@ class Server:
         return token
 
     def _posted(self, path: str, body: dict[str, Any], read: Callable[[Any], Result]) -> Result:
-        """Return what `read` makes of an answer; MissingFile where a route or the model is not there."""
+        """Return `read` of the answer; MissingFile where the server lacks the route or the model."""
         named = {"model": self.model} if self.model else {}
         status, answer = self.connection.send(path, {**named, **body})
         where = f"{self.connection.url}{path}"
@@ -180,7 +180,7 @@ class Server:
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Raise Unusable for what a server says and cannot be read, or ValueError calls wrong."""
+    """Raise Unusable for an answer that cannot be read, with the reason of a ValueError."""
     try:
         yield
     except DarkvocabError:
@@ -191,17 +191,13 @@ def _reading(what: str) -> Iterator[None]:
 
 
 def open_server(
-    connection: Connection,
-    model: str | None,
-    texts: Mapping[int, str | None],
-    frames: Sequence[Text],
-    own: Encode | None,
+    connection: Connection, model: str | None, texts: Texts, frames: Sequence[Text], encode: Encode | None
 ) -> Server:
-    """Ask a server what it is and what it can do; where its URL ends in /v1, by the interface of OpenAI alone.
+    """Find out the kind and the abilities of a server; with a URL that ends in /v1, by the OpenAI API alone.
 
-    `texts` and `own` are the source's: the text of each token, and its tokenizer, which adds no special ones and makes
-    of `frames` the ids that the server makes. Raises InvalidInput where the server has another vocabulary, or several
-    models of which none is named; as `Server.answers`.
+    `texts` and `encode` are the source's: the text of each token, and its tokenizer without special tokens, which must
+    encode `frames` as the server does. Raises InvalidInput for a server with another vocabulary, or several models of
+    which none is named; otherwise as `Server.answers`.
     """
     is_openai = connection.url.endswith("/v1")
     connection.url = connection.url.removesuffix("/v1")
@@ -224,7 +220,7 @@ def open_server(
             connection.at_once = min(max(slots, 1), MOST_AT_ONCE)
             connection.is_settled = True
         context = props.get("default_generation_settings", meta).get("n_ctx") or about.get("max_model_len")
-        server = Server(connection, texts, own, kind, version, model, max(0, int(context or 0)) or None)
+        server = Server(connection, texts, encode, kind, version, model, max(0, int(context or 0)) or None)
     if kind.startswith("llama.cpp"):
         server.templated = partial(_templated, server)
     _take_tokenizer(server, frames)
@@ -233,7 +229,7 @@ def open_server(
 
 
 def _kind(connection: Connection, props: dict[str, Any], about: dict[str, Any]) -> tuple[str, str | None]:
-    """Return the kind of a server, of `servers.toml`, and the version that it says it is."""
+    """Return the kind of a server, of `servers.toml`, and its version."""
     if "default_generation_settings" in props:
         return "llama.cpp", props.get("build_info")
     if about.get("owned_by") == "llamacpp":
@@ -245,19 +241,19 @@ def _kind(connection: Connection, props: dict[str, Any], about: dict[str, Any]) 
 
 
 def _take_tokenizer(server: Server, frames: Sequence[Text]) -> None:
-    """Let the server encode texts if it can; InvalidInput where its ids are not those of the source's tokenizer."""
+    """Let the server encode texts if it can; InvalidInput where it does so differently from the source."""
     asked = {"content": PROMPT, "prompt": PROMPT, "model": server.model}
     server.has_tokenizer = "tokens" in _facts(server.connection, "/tokenize", asked)
-    for frame in frames if server.has_tokenizer and server.own else ():
-        if server.encode(frame.text, special=False) != server.own(frame.text):  # type: ignore[misc]
+    for frame in frames if server.has_tokenizer and server.encode_source else ():
+        if server.encode(frame.text, special=False) != server.encode_source(frame.text):  # type: ignore[misc]
             raise InvalidInput(ERRORS["other_ids"].format(url=server.connection.url, name=frame.name))
 
 
 def _take_prompts(server: Server) -> None:
-    """Find out which prompts the server takes and how many tokens it lists; raises what the last one raised."""
+    """Find out which prompts the server takes and how many tokens it lists; raises the error of the last try."""
     rare = min(server.texts)
-    ways = [(prompts, count, False) for prompts in server.how["prompts"] for count in server.how["counts"]]
-    ways = [("ids", 1, True), *ways] if "exact" in server.how else ways
+    ways = [(prompts, count, False) for prompts in server.protocol["prompts"] for count in server.protocol["counts"]]
+    ways = [("ids", 1, True), *ways] if "exact" in server.protocol else ways
     refusal: Exception | None = None
     for prompts, server.most_listed, server.is_exact in ways:
         server.by_text = prompts == "text"
@@ -276,18 +272,18 @@ def _templated(server: Server, text: str) -> str:
 
 
 def _facts(connection: Connection, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return what a GET or a POST says, or nothing where there is no such route, or none that is open."""
+    """Return the object that a GET or a POST answers; an empty one where the route is missing or closed."""
     try:
         status, answer = connection.send(path, body)
-    except AccessRefused:  # whoever may not ask at all is told when prompts are tried
+    except AccessRefused:  # raised again when prompts are tried
         return {}
     return answer if status < 300 and isinstance(answer, dict) else {}
 
 
 def _listed(places: Any) -> Iterator[tuple[Any, Any, Mapping[Any, Any]]]:
-    """Yield each place of a list of log-probabilities: the answer, its own, and those of others by id or text.
+    """Yield from a list of log-probabilities, for each place: the answer, its own, and those of others by id or text.
 
-    Of llama.cpp and Ollama a list of places, of OpenAI columns with a mapping for each place.
+    llama.cpp and Ollama answer a list of places, OpenAI columns with a mapping for each place.
     """
     places = places.get("content", places) if isinstance(places, dict) else places
     if isinstance(places, dict):

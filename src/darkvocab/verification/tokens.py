@@ -1,4 +1,4 @@
-"""Tokens to ask for: those that were graded, controls like them, and a sample of those that were not."""
+"""Choose the tokens to ask for: graded ones, controls like them, and a sample of the others."""
 
 import unicodedata
 from itertools import pairwise
@@ -12,13 +12,13 @@ from ..errors import InvalidInput
 from ..measures.verdict import ASKED, CONTROL, MISSED
 from ..runs.records import record_types
 
-EDGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the strata: shares of the trained tokens, the nearest to dark first
-LENGTHS = (2, 4, 7)  # characters from which a text is of the next class
+EDGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # of strata, as shares of the trained tokens, the nearest to dark first
+LENGTHS = (2, 4, 7)  # characters from which a text is in the next class
 Chosen, Answered = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 def kind_of(text: str | None) -> str:
-    """Return what a text is made of: letters, digits, marks, mixed, spaces, or bytes that are no whole characters.
+    """Classify a text: letters, digits, marks, mixed, spaces, or bytes that are no whole characters.
 
     Examples
     --------
@@ -38,18 +38,17 @@ def kind_of(text: str | None) -> str:
 
 
 def _keys(text: str | None, script: str | None) -> tuple[Any, ...]:
-    """Return in what a control is like a token: kind, script and class of length; kind; nothing."""
+    """Return the keys by which controls match a token, the best first: kind, script and length; kind; none."""
     kind = kind_of(text)
     return (kind, script, sum(len(text or "") >= length for length in LENGTHS)), kind, None
 
 
 def choose(scan: Scan, asked: np.ndarray, *, n_controls: int, n_missed: int, seed: int) -> tuple[list[Any], list[int]]:
-    """Return the tokens to ask for, `Chosen` in their order, and how many tokens each stratum of the missed has.
+    """Return the tokens to ask for, as `Chosen`, and the size of each stratum of the missed.
 
-    Controls are trained tokens that a text reaches, drawn to be like those asked for: of the same kind, script and
-    class of length where there are any, else of the same kind, else any. The missed are drawn from the trained tokens
-    that are not asked for, special ones apart, from strata of their order by the weights: of each as many as the root
-    of its size.
+    Controls are reachable trained tokens, each drawn to match one asked for: in kind, script and class of length if
+    possible, else in kind, else at random. The missed are drawn from trained tokens that are not asked for, without
+    special ones, in strata by the weights, in proportion to the root of a stratum's size.
     """
     tokens = scan.tokens
     texts = [None if held is None else bytes.fromhex(held).decode("utf-8", "replace") for held in tokens["bytes"]]
@@ -75,7 +74,7 @@ def choose(scan: Scan, asked: np.ndarray, *, n_controls: int, n_missed: int, see
         share = int(left * roots[number] / max(roots[number:].sum(), 1))
         drawn = sorted(rng.permutation(members)[:share].tolist())
         groups += [(token, MISSED, number) for token in drawn]
-        left -= len(drawn)  # what a small stratum lacks, the others have
+        left -= len(drawn)  # the other strata make up for a small one
 
     def chosen(token: int, group: str, stratum: int) -> Any:
         text, grade, *_ = of[token]
@@ -88,7 +87,7 @@ def choose(scan: Scan, asked: np.ndarray, *, n_controls: int, n_missed: int, see
 def _controls(
     asked: list[int], pool: list[int], likeness: dict[int, tuple[Any, ...]], n: int, rng: np.random.Generator
 ) -> list[int]:
-    """Draw n tokens of the pool, each once, that are like those asked for."""
+    """Draw n tokens of the pool, each once, that match those asked for."""
     left: dict[Any, list[int]] = {}
     for token in rng.permutation(pool).tolist():
         for key in likeness[token]:

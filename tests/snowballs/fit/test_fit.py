@@ -1,5 +1,6 @@
 """Fits: what they find in snowballs whose sigma is known, how sure they are, and what they say of Qwen3-4B."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -19,7 +20,7 @@ from darkvocab.snowballs.bases import qwen3_4b, qwen3_4b_centred
 from darkvocab.snowballs.fit.checks import association, gap, statistics
 from darkvocab.snowballs.fit.likelihood import Hypothesis, Likelihood
 from darkvocab.snowballs.fit.run import Fit
-from darkvocab.snowballs.fit.targets import Target
+from darkvocab.snowballs.fit.targets import ObservedCensus
 from darkvocab.snowballs.snowball import Snowball, SnowballLaw, draw
 from darkvocab.snowballs.theory import Occupancy, Partition
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 def drawn(base, sigma, n_tokens, trial=0, **settings):
     counts = draw(Snowball(base=base, n_tokens=n_tokens, sigma=sigma, **settings), seed=77, trial=trial).groups().counts
-    return Target("drawn", Partition(np.sort(counts[counts > 1])[::-1], int((counts == 1).sum())))
+    return ObservedCensus("drawn", Partition(np.sort(counts[counts > 1])[::-1], int((counts == 1).sum())))
 
 
 SMALL = qwen3_4b_centred()[:300]
@@ -38,8 +39,8 @@ def many(kind, fits):
     """Fit so many snowballs by `tests/importable/covering.py`, in a process of its own: checking types takes five times
     as long. Returns the numbers that it prints."""
     line = [sys.executable, Path(covering.__file__), kind, str(fits)]
-    made = subprocess.run(line, capture_output=True, text=True, check=True)
-    return [float(number) for number in made.stdout.split()]
+    result = subprocess.run(line, capture_output=True, text=True, check=True)
+    return [float(number) for number in result.stdout.split()]
 
 
 def test_the_interval_covers_as_often_as_it_says():
@@ -61,9 +62,9 @@ def test_the_interval_of_few_groups_covers_as_often_as_it_says():
 def test_the_error_of_an_estimate_is_how_far_estimates_scatter():
     # The variance of log sigma over 60 snowballs, over Godambe's, is about chi-square over its 59 degrees: between 0.5
     # and 1.7 but for 0.2%. By the composite's curvature alone it would be 0.4 times what it is.
-    found = many("estimates", 60)
+    result = many("estimates", 60)
     covariance, ratio = Fit(drawn(SMALL, 8e-9, 400), base=SMALL).uncertainty.godambe
-    assert 0.5 < np.var(np.log(found), ddof=1) / covariance[0, 0] < 1.7
+    assert 0.5 < np.var(np.log(result), ddof=1) / covariance[0, 0] < 1.7
     assert ratio == pytest.approx(0.41, abs=0.1)
 
 
@@ -74,16 +75,16 @@ def test_sigma_is_found_on_every_grid_and_of_every_noise(grid, distribution):
     base = qwen3_4b_centred()[:300]
     sigma = 5e-9 if grid == "float16" else 8e-9
     target = drawn(base, sigma, 1000, grid=grid, distribution=distribution)
-    made = Fit(target, base=base, grid=grid, distribution=distribution)
-    low, high = made.interval
+    result = Fit(target, base=base, grid=grid, distribution=distribution)
+    low, high = result.interval
     error = math.log(high / low) / 2 / 1.645
-    assert abs(math.log(made.estimate.sigma / sigma)) < 4 * error
+    assert abs(math.log(result.estimate.sigma / sigma)) < 4 * error
     assert 0.001 < error < 0.3
 
 
 def test_a_snowball_is_not_held_against_itself():
-    made = Fit(drawn(SMALL, 8e-9, 1000), base=SMALL, draws=400)
-    result = made.result()
+    built = Fit(drawn(SMALL, 8e-9, 1000), base=SMALL, draws=400)
+    result = built.result()
     assert min(row.p for row in result.checks) > 1e-3
     assert result.bound.log10_p > -3
     assert sentences(result)[-1] == "Nothing in these statistics speaks against it."
@@ -106,26 +107,26 @@ def test_more_than_sigma_can_be_found():
     base = SMALL
     lattice = round_to(base, "bfloat16").astype(np.float64)
     moved = Hypothesis(base=lattice, offset=0.3).centre.astype(np.float32)
-    made = Fit(drawn(moved, 8e-9, 1500), base=base, offset="fit")
-    assert made.free == ("offset",)
-    assert made.estimate.hypothesis.offset == pytest.approx(0.3, abs=0.03)
-    low, high = made.interval
+    result = Fit(drawn(moved, 8e-9, 1500), base=base, offset="fit")
+    assert result.free == ("offset",)
+    assert result.estimate.hypothesis.offset == pytest.approx(0.3, abs=0.03)
+    low, high = result.interval
     assert low < 8e-9 < high
     target = drawn(base, 8e-9, 1500)
-    known = Target("drawn", Partition(target.partition.populations, None))
-    made = Fit(known, base=base)
-    assert made.free == ("tokens",)
-    assert made.estimate.n_tokens == pytest.approx(1500, rel=0.1)
+    known = ObservedCensus("drawn", Partition(target.partition.populations, None))
+    result = Fit(known, base=base)
+    assert result.free == ("tokens",)
+    assert result.estimate.n_tokens == pytest.approx(1500, rel=0.1)
 
 
 def test_one_black_hole_bounds_sigma_from_above_and_none_from_below():
-    made = Fit("100", base=SMALL)
-    assert made.estimate.sigma is None
-    low, high = made.interval
+    result = Fit("100", base=SMALL)
+    assert result.estimate.sigma is None
+    low, high = result.interval
     assert low == 0
     chance_of_one = SnowballLaw(base=SMALL.astype(np.float64), sigma=high).cells(100).log_power_sum(100)
     assert math.exp(chance_of_one) == pytest.approx(0.1, rel=0.02)
-    apart = Fit(Target("apart", Partition(np.zeros(0, np.int64), 100)), base=SMALL)
+    apart = Fit(ObservedCensus("apart", Partition(np.zeros(0, np.int64), 100)), base=SMALL)
     low, high = apart.interval
     assert (apart.estimate.sigma, high) == (None, math.inf)
     alone = Occupancy(SnowballLaw(base=SMALL.astype(np.float64), sigma=low).cells(100), 100)
@@ -136,8 +137,8 @@ def test_one_black_hole_bounds_sigma_from_above_and_none_from_below():
 def test_tokens_that_survive_by_chance_are_the_same_snowball():
     # Theory: N of V tokens, whichever, hold m of a group of M by the hypergeometric law; the expected spectrum of the
     # survivors is that of N drawn at once.
-    made = SnowballLaw(base=SMALL.astype(np.float64), sigma=8e-9).cells(400)
-    many, few = Occupancy(made, 400), Occupancy(made, 150)
+    result = SnowballLaw(base=SMALL.astype(np.float64), sigma=8e-9).cells(400)
+    many, few = Occupancy(result, 400), Occupancy(result, 150)
     sizes = np.arange(1.0, 401)
     spectrum = many.spectrum(sizes)
     kept = np.array([(spectrum * stats.hypergeom(400, sizes.astype(int), 150).pmf(m)).sum() for m in (1, 2, 3, 10, 40)])
@@ -168,36 +169,36 @@ def qwen():
 def test_no_gaussian_snowball_makes_the_thirteen_groups(qwen):
     assert qwen.target.partition.n_tokens == 2221
     assert qwen.bound.log10_p < -60
-    told = sentences(qwen)
-    assert told[0].startswith(
+    reports = sentences(qwen)
+    assert reports[0].startswith(
         "A Gaussian snowball around qwen3-4b does not produce 13 groups with 814, 704, 306, 228, ..."
     )
-    assert "The nearest, at sigma 4.28" in told[1]
+    assert "The nearest, at sigma 4.28" in reports[1]
 
 
 def test_the_bound_holds_for_the_fifth_group_by_hand(qwen):
     # At its sigma one of the five likeliest cells would have to hold 11 tokens or fewer.
     bound = qwen.bound
     assert (bound.rank, bound.population, bound.or_more) == (5, 11, False)
-    made = Occupancy(SnowballLaw(base=qwen3_4b().astype(np.float64), sigma=bound.sigma).cells(2221), 2221)
-    p = made.largest(5) / 2221
+    result = Occupancy(SnowballLaw(base=qwen3_4b().astype(np.float64), sigma=bound.sigma).cells(2221), 2221)
+    p = result.largest(5) / 2221
     by_hand = math.log10(stats.binom(2221, p).cdf(11).sum() * 27)  # 13 groups either way, and that there are no more
     assert bound.log10_p == pytest.approx(by_hand, abs=1e-3)
 
 
 def test_a_gap_in_component_322_is_told_by_hand(qwen):
-    found = qwen.gap
-    assert (found.column, found.tokens) == (322, (1070, 0, 1030))
-    looked = 10 ** (found.log10_p - math.log10(0.5) * 1030)
+    result = qwen.gap
+    assert (result.column, result.tokens) == (322, (1070, 0, 1030))
+    looked = 10 ** (result.log10_p - math.log10(0.5) * 1030)
     assert 1 <= looked < 100  # P(Bin(1030, 1/2) = 0), and how many places there were
 
 
 def test_components_322_and_1382_move_together(qwen):
-    found = qwen.association
-    assert sorted(found.columns) == [322, 1382]
-    assert found.both == 1030
+    result = qwen.association
+    assert sorted(result.columns) == [322, 1382]
+    assert result.both == 1030
     by_hand = stats.hypergeom(2100, 1030, 1037).logpmf(1030) / math.log(10) + math.log10(20 * 19 / 2)
-    assert found.log10_p == pytest.approx(by_hand, rel=1e-9)
+    assert result.log10_p == pytest.approx(by_hand, rel=1e-9)
 
 
 def test_gaps_are_looked_for_where_cells_are_equally_wide():
@@ -205,16 +206,16 @@ def test_gaps_are_looked_for_where_cells_are_equally_wide():
     populations = np.array([100, 100])
     assert gap(np.array([[16255], [16257]]), populations, "bfloat16") is None
     assert gap(np.array([[-1], [1]]), populations, "bfloat16") is None
-    found = gap(np.array([[16257], [16259]]), populations, "bfloat16")
-    assert found.cells == (16257, 16258, 16259)
-    assert found.log10_p == pytest.approx(math.log10(2 * 0.5**100))
+    result = gap(np.array([[16257], [16259]]), populations, "bfloat16")
+    assert result.cells == (16257, 16258, 16259)
+    assert result.log10_p == pytest.approx(math.log10(2 * 0.5**100))
     assert gap(np.array([[16257], [16258]]), populations, "bfloat16") is None
 
 
 def test_a_predictive_p_value_is_twice_the_smaller_tail():
-    made = Fit("5,3", singletons=2, base=SMALL, draws=20)
-    made.__dict__["predicted"] = [Partition(np.array([6, n]), 2) for n in range(2, 21)]
-    rows = {row.statistic: row for row in made.checks}
+    result = Fit("5,3", singletons=2, base=SMALL, draws=20)
+    result.__dict__["predicted"] = [Partition(np.array([6, n]), 2) for n in range(2, 21)]
+    rows = {row.statistic: row for row in result.checks}
     assert rows["population_2"].p == pytest.approx(2 * (1 + 2) / 20)  # 2 and 3 of nineteen
     assert rows["population_1"].p == pytest.approx(2 * 1 / 20)
     assert rows["n_singletons"].p == 1
@@ -227,18 +228,18 @@ def test_noise_with_one_peak_has_no_gaps_and_no_associations():
         cloud = draw(Snowball(base=SMALL, n_tokens=400, sigma=1e-7), seed=3, trial=trial)
         groups = cloud.groups()
         index = cloud.index().astype(np.int64)[groups.first]
-        found, bound = gap(index, groups.counts, "bfloat16"), association(index, groups.counts)
-        gaps += found is not None and found.log10_p < -2
+        result, bound = gap(index, groups.counts, "bfloat16"), association(index, groups.counts)
+        gaps += result is not None and result.log10_p < -2
         associations += bound is not None and bound.log10_p < -2
-        seen += found is not None and bound is not None
+        seen += result is not None and bound is not None
     assert seen > 15
     assert gaps <= 5
     assert associations <= 5
 
 
 def test_every_explanation_stands_beside_the_others(qwen):
-    made = Fit("qwen3-4b", draws=100)
-    rows = {row.hypothesis: row for row in made.hypotheses()}
+    result = Fit("qwen3-4b", draws=100)
+    rows = {row.hypothesis: row for row in result.hypotheses()}
     ours = rows["direct snowball"]
     assert rows["uniform survival from the vocabulary"].log_likelihood == ours.log_likelihood
     assert ours.sigma == qwen.sigma
@@ -260,9 +261,9 @@ def test_the_family_of_noise_can_be_fitted():
 
 
 def test_a_fit_of_the_family_takes_noise_that_can_be_drawn_where_uniform_is_likelier():
-    made = Fit("100,100", base=SMALL, distribution="fit", draws=20)
-    assert made.result().settings.distribution == "gaussian"
-    rows = {row.hypothesis: row.log_likelihood for row in made.hypotheses()}
+    result = Fit("100,100", base=SMALL, distribution="fit", draws=20)
+    assert result.result().settings.distribution == "gaussian"
+    rows = {row.hypothesis: row.log_likelihood for row in result.hypotheses()}
     assert rows["uniform noise"] > rows["direct snowball"] > rows["laplace noise"]
 
 
@@ -293,11 +294,11 @@ def test_probabilities_too_small_for_a_float_are_written_out():
 
 def test_the_likelihood_is_largest_where_it_says():
     target = drawn(SMALL, 8e-9, 400)
-    made = Likelihood(target.partition, Hypothesis(base=SMALL.astype(np.float64)))
-    found = made.maximum()
-    around = [made.at(found.sigma * f) for f in (0.97, 0.99, 1.01, 1.03)]
-    assert found.log_likelihood == pytest.approx(made.at(found.sigma))
-    assert max(around) < found.log_likelihood
+    built = Likelihood(target.partition, Hypothesis(base=SMALL.astype(np.float64)))
+    result = built.maximum()
+    around = [built.at(result.sigma * f) for f in (0.97, 0.99, 1.01, 1.03)]
+    assert result.log_likelihood == pytest.approx(built.at(result.sigma))
+    assert max(around) < result.log_likelihood
 
 
 def test_the_largest_likelihood_is_found_beside_sigmas_that_are_impossible():
@@ -319,6 +320,10 @@ def test_an_offset_at_which_the_likelihood_is_symmetric_has_no_error():
     result = fitted.result()
     assert result.to_json()["errors"]["offset"] is None
     assert not any("trade off" in sentence for sentence in sentences(result))
+    unbounded = copy.copy(fitted.uncertainty)  # as of 5,3 and two tokens alone
+    vars(unbounded).pop("interval", None)
+    vars(unbounded)["godambe"] = (np.full((2, 2), 1e6), 1.0)
+    assert unbounded.interval == (0, math.inf)
 
 
 def test_the_command_prints_what_the_library_finds(tmp_path, cli):

@@ -41,11 +41,11 @@ def test_a_checkpoint_is_a_target_with_rows_grid_and_base(tmp_path):
     counts = cloud.groups().counts
     assert target.partition.populations.tolist() == sorted(counts[counts > 1].tolist(), reverse=True)
     assert (target.grid, target.dim, target.index.shape) == ("float16", 300, (int((counts > 1).sum()), 300))
-    made = Fit(target, draws=100)
-    assert made.hypothesis.grid == "float16"
+    built = Fit(target, draws=100)
+    assert built.hypothesis.grid == "float16"
     row = cloud.words()[cloud.groups().first[counts.argmax()]].view(np.float16)
-    assert (made.base.vector == row).all()
-    assert made.base.name == "the largest black hole of model.npy"
+    assert (built.base.vector == row).all()
+    assert built.base.name == "the largest black hole of model.npy"
     around = Fit(target, base=base, singletons=None, draws=100)  # the vector that they were drawn around
     low, high = around.interval
     assert low / 1.2 < 3e-9 < high * 1.2

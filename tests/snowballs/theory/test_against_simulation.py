@@ -34,26 +34,26 @@ def setting(number):
     arithmetic, distribution = rng.choice(["float32", "exact"]), rng.choice(["gaussian", "laplace"])
     n_tokens, dim = int(rng.integers(20, 1500)), int(rng.integers(3, 400))
     base = (rng.standard_normal(dim) * 10 ** rng.uniform(-2, -0.5)).astype(np.float32)
-    how = {"n_tokens": n_tokens, "grid": grid, "arithmetic": str(arithmetic), "distribution": str(distribution)}
+    options = {"n_tokens": n_tokens, "grid": grid, "arithmetic": str(arithmetic), "distribution": str(distribution)}
     wanted = {"collapsed": (0.93, 0.9999), "middle": (0.1, 0.8), "dispersed": (1e-4, 0.02)}[regime]
     share = rng.uniform(*wanted)
     low, high = -14.0, 1.0  # the share of tokens in black holes falls with sigma: bisection
     for _ in range(25):
         middle = (low + high) / 2
-        occupancy = Snowball(base=base, sigma=10**middle, **how).occupancy(n_tokens)
+        occupancy = Snowball(base=base, sigma=10**middle, **options).occupancy(n_tokens)
         if occupancy.black_hole_population.mean > share * n_tokens:
             low = middle
         else:
             high = middle
-    return base, 10**low, how
+    return base, 10**low, options
 
 
 @cache
 def at(number):
-    """What is expected at a point, and the censuses of its trials."""
-    base, sigma, how = setting(number)
-    (point,) = Expect([sigma], base=base, **how)
-    snowball = Snowball(base=base, sigma=sigma, **how)
+    """Return what is expected at a point, and the censuses of its trials."""
+    base, sigma, options = setting(number)
+    (point,) = Expect([sigma], base=base, **options)
+    snowball = Snowball(base=base, sigma=sigma, **options)
     cells = snowball.single_cells()
     drawn = [Census(draw(snowball, seed=7, point=number, trial=t, cells=cells).groups()) for t in range(TRIALS)]
     values = {
@@ -86,8 +86,8 @@ def test_means_are_those_expected(number):
     point, values = at(number)
     alarm = ALARM / N_POINTS / 5
     for name in STATISTICS:
-        found = compared(number, point, name, TRIALS, values[name].mean())
-        assert found.p_value > alarm, (name, found)
+        result = compared(number, point, name, TRIALS, values[name].mean())
+        assert result.p_value > alarm, (name, result)
     z = (values["coincident_pairs"].mean() - point.coincident_pairs) / (point.coincident_pairs_std / math.sqrt(TRIALS))
     if point.n_black_holes_std**2 * TRIALS > 400:
         assert 2 * stats.norm.sf(abs(z)) > alarm * math.exp(-3), z
@@ -122,8 +122,8 @@ def test_a_wrong_sigma_is_seen():
     # The same trials, theory at a sigma 2% off: what the tests above would say of a theory that is wrong.
     seen = 0
     for number in range(N_POINTS):
-        base, sigma, how = setting(number)
-        (wrong,) = Expect([1.02 * sigma], base=base, **how)
+        base, sigma, options = setting(number)
+        (wrong,) = Expect([1.02 * sigma], base=base, **options)
         values = at(number)[1]
         rows = [compared(number, wrong, name, TRIALS, values[name].mean()) for name in STATISTICS]
         seen += min(row.p_value for row in rows) < ALARM / N_POINTS / 5

@@ -1,4 +1,4 @@
-"""Where sigma is large a few columns settle the census: the same as of all of them."""
+"""A large sigma, where a few columns settle the census: the same as of all of them."""
 
 import importlib
 import math
@@ -18,10 +18,10 @@ BASE = qwen3_4b_centred()
 @pytest.mark.parametrize("sigma", [0.0, 1e-10, 3e-9, 1e-7, 1e-6, 2e-6, 1e-5])
 def test_the_census_is_that_of_all_columns(sigma, n_tokens):
     law = SnowballLaw(base=BASE, sigma=sigma)
-    made, whole = law.occupancy(n_tokens), Occupancy(law.cells(n_tokens), n_tokens)
-    assert made.cells.n_active == whole.cells.n_active == len(whole.cells.columns)
+    result, whole = law.occupancy(n_tokens), Occupancy(law.cells(n_tokens), n_tokens)
+    assert result.cells.n_active == whole.cells.n_active == len(whole.cells.columns)
     for name in STATISTICS:
-        assert getattr(made, name) == getattr(whole, name), name
+        assert getattr(result, name) == getattr(whole, name), name
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "laplace", "uniform"])
@@ -58,8 +58,8 @@ def test_columns_that_keep_too_few_apart_are_not_taken_for_enough(monkeypatch):
         return np.arange(3 if nats < math.inf else base.size)
 
     monkeypatch.setattr(module, "_finest", finest)
-    made = SnowballLaw(base=BASE, sigma=1e-7).occupancy(2100)
-    assert len(made.cells.columns) == made.cells.n_active > 3
+    result = SnowballLaw(base=BASE, sigma=1e-7).occupancy(2100)
+    assert len(result.cells.columns) == result.cells.n_active > 3
     assert len(asked) == 2
 
 

@@ -55,19 +55,19 @@ def tiny():
     """Three columns of few cells: across a power of two, across zero, and in a binade. float8: 3 bits of mantissa."""
     base = np.array([1.01, 0.0003, 3.3])
     law = SnowballLaw(base=base, sigma=0.06, grid="float8_e4m3fn", arithmetic="exact", distribution="uniform")
-    found = law.cells(4)
-    assert found.columns.tolist() == [0, 1, 2]
-    assert (found.count == 1).all()
+    result = law.cells(4)
+    assert result.columns.tolist() == [0, 1, 2]
+    assert (result.count == 1).all()
     keep = []  # of the many cells around zero only the middle ones
     for j in range(3):
-        cells = np.arange(found.starts[j], found.starts[j + 1])
+        cells = np.arange(result.starts[j], result.starts[j + 1])
         keep.append(cells[len(cells) // 2 - 2 :][:4])
-    chances = [found.p[cells] + 0.01 for cells in keep]
-    return made([found.first[c] for c in keep], [p / p.sum() for p in chances], found.grid)
+    chances = [result.p[cells] + 0.01 for cells in keep]
+    return made([result.first[c] for c in keep], [p / p.sum() for p in chances], result.grid)
 
 
 def outcomes(runs, n_tokens, unit):
-    """Of every outcome of n tokens: its probability, the distance of the first two tokens, the largest of all."""
+    """Return of every outcome of n tokens its probability, the distance of the first two tokens, the largest of all."""
     values = runs.first if unit == "steps" else index_values(runs.first, runs.grid)
     parts = [range(a, b) for a, b in itertools.pairwise(runs.starts)]
     chance, first_two, largest = np.ones(1), np.zeros(1), np.zeros(1)
@@ -213,9 +213,9 @@ def test_a_quantile_is_the_least_distance_that_the_share_does_not_exceed():
         law = LInfinity(wide(), 50, unit)
         for one in (law.pair, law.largest):
             for share in (0.01, 0.3, 0.5, 0.9):
-                found = one.quantile(share)
-                step = 1 if unit == "steps" else 1e-8 * found
-                assert one.cdf(found - step) < share <= one.cdf(found + (step if unit == "weight" else 0))
+                result = one.quantile(share)
+                step = 1 if unit == "steps" else 1e-8 * result
+                assert one.cdf(result - step) < share <= one.cdf(result + (step if unit == "weight" else 0))
 
 
 @pytest.mark.parametrize("unit", ["steps", "weight"])
@@ -345,9 +345,9 @@ def test_drawn_snowballs_have_these_distances(grid, regime, distribution):
     expected += [(density(law, t) * n_pairs, 0, 1) for t in touching]
     expected.append((float(laws["steps"].pairs_within(0)), 0, 1))
     bound, rare = stats.t.isf(ALARM / n_compared / 2, trials - 1), math.log(2 * n_compared / ALARM) / trials
-    for (mean, std, one_pair), found in zip(expected, seen.T, strict=True):
-        error = bound * max(found.std(ddof=1), std) / math.sqrt(trials) + rare * one_pair
-        assert abs(found.mean() - mean) <= error + 1e-7 * mean, (mean, found.mean(), error)
+    for (mean, std, one_pair), result in zip(expected, seen.T, strict=True):
+        error = bound * max(result.std(ddof=1), std) / math.sqrt(trials) + rare * one_pair
+        assert abs(result.mean() - mean) <= error + 1e-7 * mean, (mean, result.mean(), error)
     reach = math.sqrt(math.log(2 * n_compared / ALARM) / (2 * trials))
     for one, column in zip(laws.values(), (1, 3), strict=True):
         largest, counts = np.unique(seen[:, column], return_counts=True)

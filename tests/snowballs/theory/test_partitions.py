@@ -42,10 +42,10 @@ def as_partition(sizes):
 @pytest.mark.parametrize("case", CASES)
 def test_partitions_have_the_probabilities_that_all_draws_give_them(case, n_tokens, listed, monkeypatch):
     # With only two cells listed the others count by their power sums, to second order.
-    monkeypatch.setattr(theory.partitions, "LISTED", listed)
+    monkeypatch.setattr(theory.partitions, "LIKELIEST_CELLS", listed)
     base, sigma, arithmetic = CASES[case]
-    made = SnowballLaw(base=base, sigma=sigma, arithmetic=arithmetic).cells(n_tokens)
-    each = [made.p[start:end] for start, end in itertools.pairwise(made.starts)]
+    built = SnowballLaw(base=base, sigma=sigma, arithmetic=arithmetic).cells(n_tokens)
+    each = [built.p[start:end] for start, end in itertools.pairwise(built.starts)]
     rows = np.array([math.prod(p) for p in itertools.product(*each)])
     rows = rows[rows > 1e-9]
     total = 0.0
@@ -56,33 +56,33 @@ def test_partitions_have_the_probabilities_that_all_draws_give_them(case, n_toke
         ways /= math.prod(math.factorial(m) for m in Counter(sizes).values())
         places = np.array(list(itertools.permutations(range(len(rows)), len(sizes))), np.int64)
         exact = ways * float((rows[places] ** np.array(sizes)).prod(axis=1).sum()) if len(places) else 0.0
-        found = math.exp(partition_likelihood(made, as_partition(sizes)))
-        assert found == pytest.approx(exact, rel=1e-6 if listed > 2 else 0.02, abs=1e-8 if listed > 2 else 2e-4), sizes
-        total += found
+        result = math.exp(partition_likelihood(built, as_partition(sizes)))
+        assert result == pytest.approx(exact, rel=1e-6 if listed > 2 else 0.02, abs=1e-8 if listed > 2 else 2e-4), sizes
+        total += result
     if n_tokens <= 2:
         assert total == pytest.approx(1, abs=1e-6 if listed > 2 else 5e-3)
 
 
 def test_more_groups_than_cells_are_impossible():
-    made = SnowballLaw(base=np.array([1.00390625]), sigma=1e-4, arithmetic="exact").cells(3)
-    assert partition_likelihood(made, as_partition([1, 1, 1])) == -math.inf
+    result = SnowballLaw(base=np.array([1.00390625]), sigma=1e-4, arithmetic="exact").cells(3)
+    assert partition_likelihood(result, as_partition([1, 1, 1])) == -math.inf
 
 
 def test_sizes_far_apart_neither_overflow_nor_vanish():
     # One cell of five can hold 2,055 tokens: p**n spans a thousand orders of magnitude, and one assignment counts.
-    made = SnowballLaw(base=qwen3_4b(), sigma=1.5e-9).cells(2100)
+    built = SnowballLaw(base=qwen3_4b(), sigma=1.5e-9).cells(2100)
     sizes = np.array([2055, 16, 10, 10, 9])
-    found = partition_likelihood(made, as_partition(sizes))
-    p = np.exp(likeliest(made, 5))
+    result = partition_likelihood(built, as_partition(sizes))
+    p = np.exp(likeliest(built, 5))
     assert p[1:] == pytest.approx(np.full(4, p[1]), rel=1e-6)  # the other four are equally probable
     by_hand = math.lgamma(2101) - sum(math.lgamma(n + 1) for n in sizes) + sizes @ np.log(p) + math.log(12)
-    assert found == pytest.approx(by_hand, abs=1e-6)
+    assert result == pytest.approx(by_hand, abs=1e-6)
 
 
 def test_many_groups_of_different_sizes_are_refused():
-    made = SnowballLaw(base=qwen3_4b(), sigma=5e-9).cells(2100)
+    result = SnowballLaw(base=qwen3_4b(), sigma=5e-9).cells(2100)
     with pytest.raises(ValueError, match="too many groups of different sizes"):
-        partition_likelihood(made, as_partition(np.arange(2, 20)))
+        partition_likelihood(result, as_partition(np.arange(2, 20)))
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_bounds_on_ranked_populations_hold():
     for trial in range(2000):
         counts = draw(Snowball(base=base, n_tokens=n, sigma=sigma), seed=5, trial=trial).groups().counts
         ranked[trial, : min(6, len(counts))] = np.sort(counts)[::-1][:6]
-    told = 0
+    reports = 0
     for rank in (1, 2, 3, 6):
         for population in np.quantile(ranked[:, rank - 1], [0.001, 0.01, 0.1, 0.9, 0.99, 0.999]).astype(int).tolist():
             for bound, share in (
@@ -130,5 +130,5 @@ def test_bounds_on_ranked_populations_hold():
                 (occupancy.at_most(rank, population), (ranked[:, rank - 1] <= population).mean()),
             ):
                 assert share <= math.exp(bound) + 5 * math.sqrt(max(share, 1e-3) / 2000)
-                told += math.exp(bound) < 0.5
-    assert told > 8  # the bounds say something
+                reports += math.exp(bound) < 0.5
+    assert reports > 8  # the bounds say something

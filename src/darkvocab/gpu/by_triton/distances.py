@@ -1,7 +1,7 @@
 """L-infinity distances of all pairs of rows of T trials, in Triton.
 
-A trial's rows are padded to a multiple of `TILE`, m_pad. weights [T, m_pad] int64 says how many equal rows a row stands
-for, and 0 where a trial has no row; they sum to less than 2**31. A pair counts as the product of its rows' weights;
+A trial's rows are padded to m_pad, a multiple of `TILE_ROWS`. weights [T, m_pad] int64: how many equal rows each stands
+for, 0 where a trial has no row; they sum to less than 2**31. A pair counts as the product of its rows' weights;
 equal [T] int64 are pairs of distance 0 to be added. Of distances [T, m_pad, m_pad] only what lies above the diagonal is
 read. Codes are finite; a difference may overflow to infinity, which then is the distance. Nothing waits for the device.
 Every figure is a maximum or a sum of integers: the order of threads changes none.
@@ -14,25 +14,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 128  # rows
-COLUMNS = 8  # that the number of columns is padded to a multiple of
-LAUNCH = {"enable_fp_fusion": False}
-SHARE = 16  # how many times smaller a pass makes the range of a rank, by as many limits
-ROWS = 32  # of a tile of distances, of most kernels that read them
+TILE_ROWS = 128  # of x
+COLUMN_MULTIPLE = 8  # a multiple of which the columns are padded to
+EXACT = {"enable_fp_fusion": False}
+PIVOTS = 16  # limits with which a pass makes the range of a rank 16 times smaller
+TILE_HEIGHT = 32  # rows of a tile of distances, in most kernels that read them
 
 
 class Shape(NamedTuple):
     """Work of one program of `all_pairs`: warps * 32 threads have row_words x later_words words of 64 bits each.
 
     A word is two float32 of neighbouring rows, or one float64. `across` threads lie side by side along later rows. Its
-    rows, and its later rows, are at most TILE.
+    rows, and its later rows, are at most TILE_ROWS.
     """
 
     row_words: int
     later_words: int
     across: int
     warps: int
-    unroll: int  # columns, a divisor of COLUMNS
+    unroll: int  # columns, a divisor of COLUMN_MULTIPLE
 
     @property
     def rows(self) -> int:
@@ -48,7 +48,7 @@ SHAPES = {torch.float32: Shape(4, 4, 8, 2, 4), torch.float64: Shape(4, 4, 8, 2, 
 
 
 def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[int, int, int]) -> Tensor:
-    """Return the numbers whose differences are distances, in tiles: x [T, m_pad / TILE, dim_pad, TILE], padded with 0.
+    """Return the numbers whose differences are distances: x [T, tiles, dim_pad, TILE_ROWS], padded with 0.
 
     Parameters
     ----------
@@ -58,15 +58,16 @@ def values(codes: Tensor, home: Tensor, rows: Tensor, unit: str, shape: tuple[in
     unit : "weight": float32 values; "steps": indices, float32 (float64 where the grid has more than 2**16)
     shape : mantissa_bits, min_exponent, max_code of the grid
     """
-    (trials, n, dim), m = codes.shape, rows.shape[1]
+    trials, n, dim = codes.shape
+    m = rows.shape[1]
     steps = unit == "steps"
     dtype = torch.float64 if steps and shape[2] >= 1 << 15 else torch.float32
-    columns = dim + -dim % COLUMNS
-    x = torch.empty(trials, triton.cdiv(m, TILE), columns, TILE, dtype=dtype, device=codes.device)
+    columns = dim + -dim % COLUMN_MULTIPLE
+    x = torch.empty(trials, triton.cdiv(m, TILE_ROWS), columns, TILE_ROWS, dtype=dtype, device=codes.device)
     if x.numel():
-        grid = triton.cdiv(columns, WIDE.value), x.shape[1], trials
+        grid = triton.cdiv(columns, FILLED_COLUMNS.value), x.shape[1], trials
         arguments = codes.contiguous(), home.contiguous(), rows.contiguous(), x, n, m, dim, columns
-        fill_values[grid](*arguments, shape, steps, num_warps=8, **LAUNCH)
+        fill_values[grid](*arguments, shape, steps, num_warps=8, **EXACT)
     return x
 
 
@@ -77,15 +78,15 @@ def all_pairs(x: Tensor, counts: Tensor, shape: Shape | None = None) -> Tensor:
     """
     trials, tiles, columns, _ = x.shape
     shape = shape or SHAPES[x.dtype]
-    m_pad = tiles * TILE
+    m_pad = tiles * TILE_ROWS
     pair = 2 if x.dtype == torch.float32 else 1
     out = torch.empty(trials, m_pad, m_pad, dtype=x.dtype, device=x.device)
     if out.numel():
         words = torch.int64 if pair == 2 else torch.float64
         grid = m_pad // (pair * shape.rows) * (m_pad // (pair * shape.later)), trials
         arrays = x.contiguous().view(words), counts.contiguous(), out.view(words)
-        work = TILE // pair, tuple(shape), pair == 2
-        compare_pairs[grid](*arrays, tiles, columns, *work, num_warps=shape.warps, **LAUNCH)
+        work = TILE_ROWS // pair, tuple(shape), pair == 2
+        compare_pairs[grid](*arrays, tiles, columns, *work, num_warps=shape.warps, **EXACT)
     return out
 
 
@@ -102,17 +103,18 @@ def tally(distances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return largest.view(distances.dtype), sums
 
 
-def _over_tiles(kernel, distances, weights, *others, height=ROWS, warps=4, **constants) -> None:
+def _over_tiles(kernel, distances, weights, *others, height=TILE_HEIGHT, warps=4, **constants) -> None:
     trials, m_pad, _ = distances.shape
-    distances, weights = distances.contiguous(), weights.contiguous()
+    distances = distances.contiguous()
+    weights = weights.contiguous()
     if distances.numel():
-        settings = {**constants, "height": height, "num_warps": warps, **LAUNCH}
-        kernel[m_pad // height * (m_pad // LATER.value), trials](distances, weights, *others, m_pad, **settings)
+        settings = {**constants, "height": height, "num_warps": warps, **EXACT}
+        kernel[m_pad // height * (m_pad // LATER_ROWS.value), trials](distances, weights, *others, m_pad, **settings)
 
 
 def _count(distances, weights, limits, live, counts, groups) -> None:
     n_limits = limits.shape[-1]
-    _over_tiles(count_near, distances, weights, limits, live, counts, groups, n_limits=n_limits, height=2 * ROWS)
+    _over_tiles(count_near, distances, weights, limits, live, counts, groups, n_limits=n_limits, height=2 * TILE_HEIGHT)
 
 
 def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor) -> Tensor:
@@ -121,25 +123,24 @@ def within(distances: Tensor, weights: Tensor, equal: Tensor, limits: Tensor) ->
     room = triton.next_power_of_2(max(n_limits, 1)) - n_limits
     limits = torch.nn.functional.pad(limits.expand(len(weights), -1), (0, room), value=-1.0).contiguous()
     counts = equal[:, None] * (limits >= 0)
-    live = torch.ones(len(weights), dtype=torch.int32, device=weights.device)
-    _count(distances, weights, limits, live, counts, 1)
+    _count(distances, weights, limits, torch.ones(len(weights), dtype=torch.int32, device=weights.device), counts, 1)
     return counts[:, :n_limits]
 
 
 def ranked(distances: Tensor, weights: Tensor, equal: Tensor, ranks: Tensor) -> Tensor:
     """Find the distances of these ranks from 0 among all pairs, exactly: [T, k] in the distances' type.
 
-    By bits, which non-negative floats are in the order of. Ranks, [T, k] int64, are below the number of pairs; 0 where
+    By bits, whose order is that of non-negative floats. Ranks, [T, k] int64, are below the number of pairs; 0 where
     one is negative.
     """
     float_type = distances.dtype
     bits, infinity = (torch.int32, 0x7F8 << 20) if float_type == torch.float32 else (torch.int64, 0x7FF << 52)
     low, high = torch.zeros_like(ranks), torch.full_like(ranks, infinity)
     place = torch.arange(ranks.shape[1], device=ranks.device)
-    share = torch.arange(1, SHARE + 1, device=ranks.device)
-    for _ in range(triton.cdiv(infinity.bit_length(), SHARE.bit_length() - 1)):
+    share = torch.arange(1, PIVOTS + 1, device=ranks.device)
+    for _ in range(triton.cdiv(infinity.bit_length(), PIVOTS.bit_length() - 1)):
         width = (high - low)[:, :, None]
-        pivots = low[:, :, None] + width // SHARE * share + width % SHARE * share // SHARE  # without overflow
+        pivots = low[:, :, None] + width // PIVOTS * share + width % PIVOTS * share // PIVOTS  # without overflow
         # Ranks with one range are counted for once, and none that is settled.
         same = (low[:, :, None] == low[:, None]) & (high[:, :, None] == high[:, None])
         first = same.long().argmax(2)
@@ -148,9 +149,8 @@ def ranked(distances: Tensor, weights: Tensor, equal: Tensor, ranks: Tensor) -> 
         _count(distances, weights, pivots.to(bits).view(float_type), live.int(), counts, ranks.shape[1])
         counts = counts.gather(1, first[:, :, None].expand_as(counts)) + equal[:, None, None]
         reached = counts > ranks[:, :, None]
-        above = torch.where(reached, low[:, :, None], pivots + 1).amax(2).minimum(high)
+        low = torch.where(reached, low[:, :, None], pivots + 1).amax(2).minimum(high)
         high = torch.where(reached, pivots, high[:, :, None]).amin(2)
-        low = above
     return low.to(bits).view(float_type)
 
 
@@ -161,8 +161,7 @@ def connect(distances: Tensor, weights: Tensor, limit: float) -> tuple[Tensor, T
     component; rows beyond the trial's have degree 0 and their own label.
     """
     degrees = (weights - 1).clamp(min=0).contiguous()
-    rows = torch.arange(weights.shape[1], dtype=torch.int32, device=weights.device)
-    parents = rows.expand_as(weights).contiguous()
+    parents = torch.arange(weights.shape[1], dtype=torch.int32, device=weights.device).expand_as(weights).contiguous()
     bound = torch.full((1,), limit, dtype=distances.dtype, device=distances.device)
     _over_tiles(add_degrees, distances, weights, bound, degrees, parents)
     parents = _flat(parents)
@@ -177,17 +176,17 @@ def _flat(parents: Tensor) -> Tensor:
     return parents
 
 
-_TILE = tl.constexpr(TILE)  # rows of x
-WIDE = tl.constexpr(64)  # columns of x that a program fills
-LATER = tl.constexpr(128)  # later rows of a tile of distances
+_TILE_ROWS = tl.constexpr(TILE_ROWS)  # rows of x
+FILLED_COLUMNS = tl.constexpr(64)  # columns of x that a program fills
+LATER_ROWS = tl.constexpr(128)  # later rows of a tile of distances
 
 
 @triton.jit
 def fill_values(codes, home, rows, x, n, m, dim, columns, shape: tl.constexpr, steps: tl.constexpr):
-    """x[t, tile, d, lane] of WIDE columns of a tile: program (columns / WIDE, tile, trial)."""
+    """x[t, tile, d, lane] of FILLED_COLUMNS columns of a tile: program (columns / FILLED_COLUMNS, tile, trial)."""
     t = tl.program_id(2).to(tl.int64)
-    lanes = tl.program_id(1) * _TILE + tl.arange(0, _TILE)
-    places = tl.program_id(0) * WIDE + tl.arange(0, WIDE)
+    lanes = tl.program_id(1) * _TILE_ROWS + tl.arange(0, _TILE_ROWS)
+    places = tl.program_id(0) * FILLED_COLUMNS + tl.arange(0, FILLED_COLUMNS)
     chosen = tl.load(rows + t * m + lanes, mask=lanes < m, other=0)
     inside = (lanes < m)[:, None] & (places < dim)[None, :]
     chosen = tl.maximum(chosen, 0)[:, None]
@@ -195,8 +194,8 @@ def fill_values(codes, home, rows, x, n, m, dim, columns, shape: tl.constexpr, s
     index = code + tl.load(home + t * dim + places, mask=places < dim, other=0)[None, :]
     value = index.to(x.dtype.element_ty) if steps else _value_of(index.to(tl.int32), shape[0], shape[1])
     value = tl.where(inside, value, 0)
-    base = x + (t * tl.num_programs(1) + tl.program_id(1)) * columns * _TILE
-    to = base + places[:, None] * _TILE + tl.arange(0, _TILE)[None, :]
+    base = x + (t * tl.num_programs(1) + tl.program_id(1)) * columns * _TILE_ROWS
+    to = base + places[:, None] * _TILE_ROWS + tl.arange(0, _TILE_ROWS)[None, :]
     tl.store(to, tl.trans(value), mask=(places < columns)[:, None])
 
 
@@ -247,12 +246,8 @@ def compare_pairs(x, counts, out, tiles, columns, words: tl.constexpr, shape: tl
     left = tl.program_id(0) % tiles_across * (later_words * across)
     t = tl.program_id(1).to(tl.int64)
     if (left + later_words * across > top) & (tl.maximum(top, left) * pair < tl.load(counts + t)):
-        ri = tl.arange(0, row_words)[:, None, None, None]
-        rj = tl.arange(0, later_words)[None, :, None, None]
-        ti = tl.arange(0, down)[None, None, :, None]
-        tj = tl.arange(0, across)[None, None, None, :]
-        i = ri * down + ti
-        j = rj * across + tj
+        i = tl.arange(0, row_words)[:, None, None, None] * down + tl.arange(0, down)[None, None, :, None]
+        j = tl.arange(0, later_words)[None, :, None, None] * across + tl.arange(0, across)[None, None, None, :]
         a_at = x + (t * tiles + top // words) * columns * words + top % words + i
         b_at = x + (t * tiles + left // words) * columns * words + left % words + j
         ll = tl.zeros((row_words, later_words, down, across), tl.float32 if packed else tl.float64)
@@ -286,11 +281,12 @@ def _tile(distances, weights, m_pad, height: tl.constexpr):
 
     Where no such pair is, all later rows weigh nothing and the distances are not read.
     """
-    across = m_pad // LATER
+    across = m_pad // LATER_ROWS
     t = tl.program_id(1).to(tl.int64)
-    start, j = tl.program_id(0) // across * height, tl.program_id(0) % across * LATER
+    start = tl.program_id(0) // across * height
+    j = tl.program_id(0) % across * LATER_ROWS
     i = start + tl.arange(0, height)
-    j += tl.arange(0, LATER)
+    j += tl.arange(0, LATER_ROWS)
     theirs = tl.load(weights + t * m_pad + j, mask=j > start, other=0)
     ours = tl.load(weights + t * m_pad + i)
     later = (j[None, :] > i[:, None]) & (theirs > 0)[None, :] & (ours > 0)[:, None]
@@ -328,10 +324,10 @@ def count_near(distances, weights, limits, live, counts, groups, m_pad, n_limits
 
     A thread goes down one column with all limits: sums meet at the end only.
     """
-    across = m_pad // LATER
+    across = m_pad // LATER_ROWS
     t = tl.program_id(1).to(tl.int64)
     start = tl.program_id(0) // across * height
-    j = tl.program_id(0) % across * LATER + tl.arange(0, LATER)
+    j = tl.program_id(0) % across * LATER_ROWS + tl.arange(0, LATER_ROWS)
     theirs = tl.load(weights + t * m_pad + j, mask=j > start, other=0)
     if tl.max(theirs) > 0:
         k = tl.arange(0, n_limits)
@@ -343,7 +339,7 @@ def count_near(distances, weights, limits, live, counts, groups, m_pad, n_limits
         for group in range(t * groups, (t + 1) * groups):
             if tl.load(live + group) > 0:
                 limit = tl.load(limits + group * n_limits + k)[:, None]
-                near = tl.zeros((n_limits, LATER), tl.int32)  # all rows' weights sum to less than 2**31
+                near = tl.zeros((n_limits, LATER_ROWS), tl.int32)  # all rows' weights sum to less than 2**31
                 for row in tl.range(0, last + 1, loop_unroll_factor=8):
                     d = tl.load(rows + row * m_pad, mask=ahead > row, other=float("nan"))
                     near += tl.where(d[None, :] <= limit, tl.load(ours + row).to(tl.int32), 0)

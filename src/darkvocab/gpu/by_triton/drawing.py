@@ -16,8 +16,9 @@ from ...numerics._backends import deviates, drawing
 
 EXACT = {"enable_fp_fusion": False}
 DENSE_BLOCK = tl.constexpr(128)  # generator blocks of four elements
-TILE_BLOCKS, TILE_LANES = tl.constexpr(16), tl.constexpr(32)  # generator blocks of eight tokens, lanes
-CHUNK = tl.constexpr(drawing.LANES)
+TILE_BLOCKS = tl.constexpr(16)  # generator blocks of eight tokens in a tile
+TILE_LANES = tl.constexpr(32)  # lanes in it
+CHUNK_TOKENS = tl.constexpr(drawing.LANES)
 CHUNK_BLOCKS = tl.constexpr(drawing.LANES // 8)
 _INTEGER = tl.constexpr(2.0**52)  # added to a smaller number >= 0, it rounds that to an integer, half to even, ...
 _INTEGER_BITS = tl.constexpr(0x4330000000000000)  # ... in the low bits of the sum
@@ -42,7 +43,8 @@ def draw_dense(bases, which, sigmas, points, trials, seed, *, laplace, float32, 
     blocks = (dim + 3) // 4
     if out.numel():
         grid = triton.cdiv(n * blocks, DENSE_BLOCK.value), n_trials
-        of_trials, kind = (which, sigmas, points, trials), (stream, laplace, float32, shape)
+        kind = stream, laplace, float32, shape
+        of_trials = which, sigmas, points, trials
         dense_kernel[grid](bases, of_trials, seed, out, overflows, n, dim, blocks, kind, **EXACT)
     return overflows
 
@@ -107,7 +109,8 @@ def dense_kernel(bases, of_trials, seed: tl.uint64, out, overflows, n, dim, bloc
     b = i % blocks
     live = row < n
     c1 = row.to(tl.uint32) | (stream << 31)
-    c2, c3 = tl.load(points + t).to(tl.uint32), tl.load(trials + t).to(tl.uint32)
+    c2 = tl.load(points + t).to(tl.uint32)
+    c3 = tl.load(trials + t).to(tl.uint32)
     w0, w1, w2, w3 = tl.philox(seed, (b | DENSE).to(tl.uint32), c1, c2, c3)
     if is_laplace:
         z0 = laplace_of(w0, b, live, seed, c1, c2, c3)
@@ -156,7 +159,7 @@ def _lanes(lanes, n_lanes, tables, n, places):
 def often_kernel(lanes, n_lanes, tables, seed: tl.uint64, codes, n, places):
     """Columns that move often: tiles of [generator blocks, lanes], so that neighbours store into one row of codes."""
     number = tl.program_id(1) * TILE_BLOCKS
-    start = number // CHUNK_BLOCKS * CHUNK
+    start = number // CHUNK_BLOCKS * CHUNK_TOKENS
     if start + 2 * (number % CHUNK_BLOCKS) < n:  # else all its tokens lie beyond the last
         live, _row, c1, c2, c3, lowest, edge, n_edges, to = _lanes(lanes, n_lanes, tables, n, places)
         c1, c2, c3, lowest, to = c1[None, :], c2[None, :], c3[None, :], lowest[None, :], (codes + to)[None, :]
@@ -186,7 +189,7 @@ def often_kernel(lanes, n_lanes, tables, seed: tl.uint64, codes, n, places):
                         cell += (ties & reached & (e < n_edges)[None, :]).to(tl.int32)
                 tl.store(to + token.to(tl.int64) * places, (lowest + cell).to(codes.dtype.element_ty), mask=inside)
             w0, w1, w2 = w1, w2, w3
-            first += CHUNK // 4
+            first += CHUNK_TOKENS // 4
 
 
 @triton.jit(do_not_specialize=["seed", "n", "n_lanes", "places"])
@@ -194,8 +197,10 @@ def seldom_kernel(lanes, n_lanes, tables, gaps, seed: tl.uint64, codes, n, place
     """Columns that move seldom, by the gaps between moves: a thread follows one lane to its end."""
     away, below, above, scale = gaps
     live, row, c1, c2, c3, lowest, edge, n_edges, to = _lanes(lanes, n_lanes, tables, n, places)
-    c1, to = c1 | 2147483648, codes + to
-    leaves, low, high = _word(away + row, live), _word(below + row, live), _word(above + row, live)
+    c1 = c1 | 2147483648
+    leaves = _word(away + row, live)
+    low = _word(below + row, live)
+    high = _word(above + row, live)
     factor = tl.load(scale + row, mask=live, other=0.0)
     token = tl.where(live, -1.0, n.to(tl.float64))
     block = tl.zeros([TILE_LANES], tl.uint32)
@@ -215,13 +220,15 @@ def seldom_kernel(lanes, n_lanes, tables, gaps, seed: tl.uint64, codes, n, place
         for e in range(0, tl.max(n_edges)):
             cell += ((u >= _word(edge + e, live & (e < n_edges))) & (e < n_edges)).to(tl.int32)
         at = tl.where(inside, token, 0.0).to(tl.int64)
-        tl.store(to + at * places, (lowest + cell).to(codes.dtype.element_ty), mask=inside)
+        tl.store(codes + to + at * places, (lowest + cell).to(codes.dtype.element_ty), mask=inside)
 
 
-DENSE, TAIL = tl.constexpr(int(deviates.DENSE)), tl.constexpr(int(deviates.TAIL))
+DENSE = tl.constexpr(int(deviates.DENSE))
+TAIL = tl.constexpr(int(deviates.TAIL))
 LOW_TAIL, HIGH_TAIL = tl.constexpr(int(deviates.LOW_TAIL)), tl.constexpr(int(deviates.HIGH_TAIL))
 _TURN = tl.constexpr(math.tau / 2**32)
-SINE, COSINE = tl.constexpr(deviates.SINE), tl.constexpr(deviates.COSINE)
+SINE = tl.constexpr(deviates.SINE)
+COSINE = tl.constexpr(deviates.COSINE)
 
 
 @triton.jit

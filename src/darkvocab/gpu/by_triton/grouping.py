@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-COLUMNS = 512  # at a time, of wide rows
-TILE = {1: 2048, 2: 4096, 4: 2048}  # words of a tile by their bytes: larger ones spill registers
+TILE_COLUMNS = 512  # at a time, of wide rows
+TILE_WORDS = {1: 2048, 2: 4096, 4: 2048}  # words of a tile by their bytes: larger ones spill registers
 SCATTERED_TILE = 1024  # where rows do not begin at multiples of 16 words
 VECTOR = 16  # bytes of a row that a thread loads at once
 LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
@@ -18,8 +18,8 @@ LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
 def tile(dim: int, itemsize: int) -> tuple[int, int, int]:
     """Choose rows and columns of a tile for rows of `dim` words, and the neighbours in a row that a thread takes."""
     vector = VECTOR // itemsize if dim % 16 == 0 else 1  # Triton counts on a multiple of 16 only
-    columns = max(vector, min(COLUMNS, triton.next_power_of_2(dim)))
-    size = TILE[itemsize] if vector > 1 else SCATTERED_TILE
+    columns = max(vector, min(TILE_COLUMNS, triton.next_power_of_2(dim)))
+    size = TILE_WORDS[itemsize] if vector > 1 else SCATTERED_TILE
     return size // columns, columns, vector
 
 
@@ -107,7 +107,7 @@ def hash_kernel(words, keys, hashes, largest, n_rows, dim, folded: tl.constexpr,
 
 @triton.jit(do_not_specialize=["n"])
 def differ_kernel(words, ordered, order, collided, n, dim, folded: tl.constexpr, shape: tl.constexpr):
-    """Whether rows differ that follow each other in the order of their hashes and share one."""
+    """Mark trials in which rows with the same hash, next to each other in the order of hashes, differ."""
     tile_rows: tl.constexpr = shape[0]
     tile_columns: tl.constexpr = shape[1]
     vector: tl.constexpr = shape[2]

@@ -1,4 +1,4 @@
-"""Vocabulary: the text that every token stands for, and whether any text can reach it."""
+"""Vocabulary: the text that every token stands for, and a text or a proof that decides whether it can be reached."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import tokenizers
 
 CATEGORIES = ("reachable", "partial_utf8", "unreachable", "special", "beyond_tokenizer", "unknown")
-COLUMNS = ("id", "text", "bytes", "category", "witness", "script", "reserved")
+FRAME_COLUMNS = ("id", "text", "bytes", "category", "witness", "script", "reserved")
 SCHEMA_VERSION = 1
 Names = list[str | None]
-HIGHEST = 64  # times as many ids as texts
-AT_A_TIME = 8192  # texts that are encoded alone
+MOST_IDS_A_TEXT = 64  # times as many ids as texts
+TEXTS_AT_A_TIME = 8192  # texts that are encoded alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,31 +38,31 @@ class Vocabulary:
 
     A category is one of
 
-    - ``beyond_tokenizer``: no text has this id;
-    - ``special``: an added token, special or not: it is cut out of a text before the model sees it;
+    - ``beyond_tokenizer``: the tokenizer has no token of this id;
+    - ``special``: an added token, special or not, which is cut out of a text before the model sees it;
     - ``partial_utf8``: its bytes are no whole UTF-8 text, as they begin or end inside a character;
-    - ``reachable``: a text encodes to it, `witness`;
+    - ``reachable``: the text `witness` encodes to it;
     - ``unreachable``: no text of the search does;
-    - ``unknown``: nothing could be encoded, or the search ended before it had come so far.
+    - ``unknown``: nothing could be encoded, or the search ended before it was decided.
 
-    Special tokens and pieces of characters have a witness, too, where one was found.
+    Special tokens and parts of characters may have a witness, too.
     """
 
     model: str | None  # BPE, WordPiece, Unigram, WordLevel; or as a GGUF file names it; None without a tokenizer
-    text: list[str | None] = field(repr=False)  # as the tokenizer names it
+    text: list[str | None] = field(repr=False)  # the tokenizer's name of it
     data: list[bytes | None] = field(repr=False)  # the bytes that it stands for
     category: list[str] = field(repr=False)
     witness: list[str | None] = field(repr=False)  # a text whose encoding holds it
-    proof: list[str | None] = field(repr=False)  # why no text at all can reach it, where that is proved
+    proof: list[str | None] = field(repr=False)  # reason why no text can reach it, where that is proved
     script: list[str | None] = field(repr=False)  # as `script_of`; None where the bytes are no whole UTF-8
     reserved: list[str | None] = field(repr=False)  # as `reserved_patterns`
-    runtime: str | None  # the library that witnesses were encoded by, and for which the rest holds
+    runtime: str | None  # the library that encoded; categories and witnesses hold for it
     n_texts: int  # of the tokenizer
     n_texts_beyond_matrix: int  # whose ids are no rows
-    search: str  # what was encoded, in a sentence
+    search: str  # a sentence on the texts that were encoded
     differs: tuple[Difference, ...] = ()  # other tokenizers that apply, compared
     tokenizer: str | None = None  # its file
-    # Tokens whose text alone becomes other tokens, as RT of Land and Bartolo; None: not asked for, or meaningless.
+    # Tokens whose text alone becomes other tokens, RT of Land and Bartolo; None if not asked for, or meaningless.
     no_round_trip: tuple[int, ...] | None = None
 
     @property
@@ -84,15 +84,12 @@ class Vocabulary:
 
     @property
     def n_fragments(self) -> int:
-        """Tokens that are parts of characters, without single bytes: Frag of Land and Bartolo."""
+        """Number of tokens that are parts of characters, single bytes left out: Frag of Land and Bartolo."""
         pieces = zip(self.category, self.data, strict=True)
         return sum(category == "partial_utf8" and len(data or b"") > 1 for category, data in pieces)
 
     def listed(self, tokens: str = "all") -> Any:
-        """Return the polars frame of all tokens, or those of some categories, and the proofs.
-
-        Raises as `check_categories`.
-        """
+        """Return `frame` with the proofs, of all tokens or of some categories; raises as `check_categories`."""
         import polars as pl
 
         asked = check_categories(tokens)
@@ -116,16 +113,16 @@ class Vocabulary:
         return facts if tokens is None else {**facts, "tokens": self.listed(tokens).to_dicts()}
 
     def frame(self) -> Any:
-        """Return a polars frame with the columns `COLUMNS`, one row per token; bytes are hexadecimal."""
+        """Return a polars frame with the columns `FRAME_COLUMNS`, one row per token; bytes are hexadecimal."""
         import polars as pl
 
         computed = {"id": range(self.n_tokens), "bytes": [None if data is None else data.hex() for data in self.data]}
-        columns = {name: computed[name] if name in computed else getattr(self, name) for name in COLUMNS}
-        return pl.DataFrame(columns, schema={name: pl.Int64 if name == "id" else pl.String for name in COLUMNS})
+        columns = {name: computed[name] if name in computed else getattr(self, name) for name in FRAME_COLUMNS}
+        return pl.DataFrame(columns, schema={name: pl.Int64 if name == "id" else pl.String for name in FRAME_COLUMNS})
 
 
 def check_categories(tokens: str) -> list[str]:
-    """Return the categories that a text names, with commas; raises InvalidInput for a word that is none, nor "all"."""
+    """Split names of categories between commas; raises InvalidInput for a word that is none, nor "all"."""
     asked = tokens.split(",")
     if unknown := set(asked) - {"all", *CATEGORIES}:
         raise InvalidInput(f"unknown tokens {min(unknown)!r}; choose one of all, {', '.join(CATEGORIES)}")
@@ -142,23 +139,22 @@ def vocabulary(
 ) -> Vocabulary:
     """Find text, bytes, category, witness, script and reserved name of every row of an embedding.
 
-    Whether a token can be reached is found by encoding: alone, then beside spaces, letters and so on; `search` says
-    what was done. A witness was encoded, and its ids hold the token. That a token is unreachable means that no text of
-    the search reached it; where `proof` gives a reason, that none can (`measures.vocabulary.proofs` has the proofs).
-    The library's own threads encode (`RAYON_NUM_THREADS`, `TOKENIZERS_PARALLELISM`).
+    Tokens are searched for by encoding texts: each token's own, then beside spaces, letters and so on; `search` says
+    which. The ids of a witness hold the token. An unreachable token was reached by no text of the search; where `proof`
+    gives a reason, no text can reach it (`measures.vocabulary.proofs`). Encoding runs in the library's own threads
+    (`RAYON_NUM_THREADS`, `TOKENIZERS_PARALLELISM`).
 
-    Raises as `open_tokenizer`; CorruptFile, too, where the tokenizer breaks down while it encodes, and InvalidInput
-    for one that truncates, pads or encodes by chance, and cannot be copied without.
+    Raises as `open_tokenizer`; CorruptFile where the tokenizer breaks down while it encodes; InvalidInput for one that
+    truncates, pads or encodes at random, and cannot be copied without.
 
     Parameters
     ----------
-    tokenizer : a `tokenizer.json`, by its path or loaded; or that of a checkpoint (`EmbeddingMatrix.tokenizer`); or
-        None
-    n_tokens : rows of the embedding; by default as many as the tokenizer has ids
-    seconds : when the search ends at the latest; what it has not decided until then is `unknown`. Each other tokenizer
-        that applies (`differs`) has as many
-    round_trip : encode each text alone, too, for `no_round_trip`, where the search came to its end
-    progress : told (tokens decided, tokens) as the search goes on
+    tokenizer : path of a `tokenizer.json`, a loaded one, that of a checkpoint (`EmbeddingMatrix.tokenizer`), or None
+    n_tokens : rows of the embedding; by default the tokenizer's number of ids
+    seconds : time limit of the search, and of that of each other tokenizer (`differs`); what is not decided by then is
+        `unknown`
+    round_trip : encode each text alone, too, for `no_round_trip`, if the search was completed
+    progress : called with (tokens decided, tokens) during the search
 
     Examples
     --------
@@ -173,9 +169,8 @@ def vocabulary(
     """
     if n_tokens is not None and n_tokens < 0:
         raise InvalidInput(f"n_tokens must be >= 0, got {n_tokens}")
-    facts: dict[str, Any]
     if tokenizer is None:
-        facts = {"model": None, "runtime": None, "search": "no tokenizer"}
+        facts: dict[str, Any] = {"model": None, "runtime": None, "search": "no tokenizer"}
         empty = _explained(Pieces(token=[], text=[], name=[], data=[]), ([], []), n_tokens or 0, None, **facts)
         return replace(empty, category=["unknown"] * empty.n_tokens)
     if isinstance(tokenizer, str | Path):
@@ -185,7 +180,7 @@ def vocabulary(
     pieces = tokenizer.pieces
     if n_tokens is None:
         n_tokens = max(pieces.token, default=-1) + 1
-        if n_tokens > HIGHEST * (len(pieces) + 1):
+        if n_tokens > MOST_IDS_A_TEXT * (len(pieces) + 1):
             raise InvalidInput(f"{tokenizer.file}: {len(pieces):,} texts with ids up to {n_tokens:,}; give n_tokens")
     file = tokenizer.file and str(tokenizer.file)
     facts = {"model": tokenizer.model, "runtime": tokenizer.runtime, "tokenizer": file}
@@ -203,11 +198,11 @@ def vocabulary(
 
 
 def no_round_trip(tokenizer: Tokenizer, n_tokens: int) -> tuple[int, ...] | None:
-    """Return tokens whose text, encoded alone, is not this one token, ascending: RT of Land and Bartolo [1]_.
+    """Return the tokens whose text, encoded alone, is not this one token, ascending: RT of Land and Bartolo [1]_.
 
-    Added tokens, single bytes, parts of characters and texts with U+FFFD are left out, as there. Such a token may be
-    reached all the same, beside others. None where a text is given a space, or another mark of a word's begin: there
-    most pieces have no text alone.
+    Added tokens, single bytes, parts of characters and texts with U+FFFD are left out, as there. Beside other text such
+    a token may be reached. Returns None for tokenizers that mark spaces or word starts, as most of their pieces have no
+    text of their own.
 
     References
     ----------
@@ -219,8 +214,8 @@ def no_round_trip(tokenizer: Tokenizer, n_tokens: int) -> tuple[int, ...] | None
     asked = [n for n, token in enumerate(pieces.token) if token < n_tokens and n not in pieces.added]
     asked = [n for n in asked if len(pieces.data[n]) > 1 and "\ufffd" not in (pieces.body[n] or "\ufffd")]
     failed: list[int] = []
-    for begin in range(0, len(asked), AT_A_TIME):
-        some = asked[begin : begin + AT_A_TIME]
+    for begin in range(0, len(asked), TEXTS_AT_A_TIME):
+        some = asked[begin : begin + TEXTS_AT_A_TIME]
         ids, text_of = tokenizer.encode([pieces.body[n] or "" for n in some])
         meant = np.array([pieces.token[n] for n in some])
         length = np.bincount(text_of, minlength=len(some))
@@ -230,7 +225,7 @@ def no_round_trip(tokenizer: Tokenizer, n_tokens: int) -> tuple[int, ...] | None
 
 
 def _named(pieces: Pieces) -> tuple[Names, Names]:
-    """Return the script of each piece, and the pattern of its text where that is a name in reserve."""
+    """Return the script of each piece, and the pattern of its text if that is a reserved name."""
     patterns = reserved_patterns(pieces.text)
     return [None if body is None else script_of(body) for body in pieces.body], [*map(patterns.get, pieces.text)]
 
@@ -238,7 +233,7 @@ def _named(pieces: Pieces) -> tuple[Names, Names]:
 def _explained(
     pieces: Pieces, named: tuple[Names, Names], n_tokens: int, searched: Search | None, **facts: Any
 ) -> Vocabulary:
-    """Build the columns from the texts, their names and the search, without which no category is known."""
+    """Build the vocabulary from the pieces, their scripts and reserved names, and the search, if there was one."""
     scripts, reserved = named
     piece_of = {token: n for n, token in enumerate(pieces.token)}
     piece_of_row = [*map(piece_of.get, range(n_tokens), repeat(-1))]
@@ -269,12 +264,11 @@ def _explained(
 
 @contextmanager
 def _breakdowns() -> Any:
-    """Turn what the library raises besides proper errors (bare Exception, and panics) into CorruptFile."""
+    """Turn a bare Exception or a panic of the library into CorruptFile."""
     try:
         yield
     except BaseException as error:
         if type(error) is Exception or type(error).__name__ == "PanicException":
-            raise CorruptFile(
-                f"the tokenizer breaks down while it encodes ({in_a_line(error)}); scan --tokenizer none goes without"
-            ) from None
+            wrong = f"the tokenizer breaks down while it encodes ({in_a_line(error)})"
+            raise CorruptFile(f"{wrong}; scan --tokenizer none goes without") from None
         raise

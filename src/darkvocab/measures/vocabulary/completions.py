@@ -1,4 +1,4 @@
-"""Completions of bytes that begin or end inside a character: the characters that make whole UTF-8 of them."""
+"""Complete bytes that begin or end inside a character to whole UTF-8 texts."""
 
 import functools
 import itertools
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-MOST = 1024  # characters to choose from on each side
+MOST_COMPLETIONS = 1024  # characters to choose from on each side
 _INSIDE = bytes(range(0x80, 0xC0))  # continuation bytes
 _CONTINUED = (0, 0x80, 0x800, 0x10000)  # the first code point with so many continuation bytes
 _PLANES = 0x40000  # no letters are behind these planes
@@ -16,11 +16,11 @@ _SIGN, _LETTER = 1, 2
 
 
 def completions(data: bytes) -> tuple[Sequence[str], str, Sequence[str]] | None:
-    """Complete bytes to whole UTF-8: return characters to begin with, text between, characters to end with.
+    """Complete bytes to whole UTF-8: return possible first characters, the text between, possible last characters.
 
-    Of many characters 1,024 by lot, the same ones every time, letters and signs first. Where the bytes are
-    part of one character, those are what they begin with, and they end with nothing. None where no UTF-8 text holds
-    these bytes.
+    Of more than 1,024 possible characters, as many are drawn, the same ones every time, letters and signs first. For
+    bytes within one character these are the first ones, and the last is empty. None where no UTF-8 text holds the
+    bytes.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def completions(data: bytes) -> tuple[Sequence[str], str, Sequence[str]] | None:
 
 
 def wholes(data: bytes, begin: int, end: int) -> Iterator[str]:
-    """Yield some of the completions of bytes by number; there are none where no UTF-8 text holds the bytes."""
+    """Yield completions number `begin` to `end` of bytes; none where no UTF-8 text holds the bytes."""
     completed = completions(data)
     if completed is None:
         return
@@ -52,9 +52,9 @@ def wholes(data: bytes, begin: int, end: int) -> Iterator[str]:
 
 
 def characters(data: bytes) -> list[np.ndarray] | None:
-    """Return for each character that bytes hold, in whole or in part, the code points that it can be.
+    """Return the possible code points of each character that bytes hold, in whole or in part.
 
-    None where no UTF-8 text holds these bytes.
+    None where no UTF-8 text holds the bytes.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def characters(data: bytes) -> list[np.ndarray] | None:
 
 
 def cut_apart(data: bytes) -> tuple[bytes, str, bytes] | None:
-    """Cut bytes into the end of a character, whole ones, and the beginning of one; None where they are no UTF-8."""
+    """Cut bytes into the end of a character, whole ones, and the start of one; None where they are no UTF-8."""
     n = len(data) - len(data.lstrip(_INSIDE))
     if n > 3:
         return None
@@ -95,7 +95,7 @@ def _chosen(data: bytes, after: int = 0) -> tuple[str, ...]:
 
 
 def _ended(continuation: bytes, after: int) -> np.ndarray:
-    """Return characters in which these continuation bytes are followed by `after` others."""
+    """Return the characters in which `after` bytes follow these continuation bytes."""
     n = len(continuation)
     high = np.arange(0, _CODES, 64 ** (n + after))
     codes = (high[:, None] + (_bits(continuation) << 6 * after) + np.arange(64**after)).ravel()
@@ -103,7 +103,7 @@ def _ended(continuation: bytes, after: int) -> np.ndarray:
 
 
 def _beginning(data: bytes) -> np.ndarray:
-    """Return characters whose UTF-8 begins with this lead byte and what follows it."""
+    """Return the characters whose UTF-8 begins with these bytes, the first of which is a lead byte."""
     n_bytes = 2 + (data[0] >= 0xE0) + (data[0] >= 0xF0)
     lead = data[0] & (0x7F >> n_bytes)
     missing = n_bytes - len(data)
@@ -116,13 +116,13 @@ def _proper(codes: np.ndarray) -> np.ndarray:
 
 
 def _drawn(codes: np.ndarray) -> tuple[str, ...]:
-    """Draw characters by lot: letters or digits, and signs, in turn, as they suit other neighbours; then all others."""
+    """Draw characters: letters or digits and signs in turn, as each suits other neighbours; then all others."""
     codes = np.random.default_rng(0).permutation(codes)
     kinds = np.zeros(len(codes), np.uint8)
     kinds[codes < _PLANES] = _kinds()[codes[codes < _PLANES]]
-    letters, signs, others = (codes[kinds == kind][:MOST].tolist() for kind in (_LETTER, _SIGN, 0))
+    letters, signs, others = (codes[kinds == kind][:MOST_COMPLETIONS].tolist() for kind in (_LETTER, _SIGN, 0))
     usual = (code for turn in itertools.zip_longest(letters, signs) for code in turn if code is not None)
-    return tuple(map(chr, itertools.islice(itertools.chain(usual, others), MOST)))
+    return tuple(map(chr, itertools.islice(itertools.chain(usual, others), MOST_COMPLETIONS)))
 
 
 @functools.cache

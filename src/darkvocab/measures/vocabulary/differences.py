@@ -1,4 +1,4 @@
-"""Differences between runtimes: tokens that one tokenizer of a model reaches and another that applies does not."""
+"""Compare the tokenizers of one model: tokens that one of them reaches and another does not."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ OTHER_TEXT, ONLY_HERE, ONLY_THERE = "other bytes", "not reached", "reached only 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A token that another tokenizer treats otherwise."""
+    """Token that another tokenizer treats differently."""
 
     kind: str  # OTHER_TEXT, ONLY_HERE or ONLY_THERE
     token_id: int
@@ -23,11 +23,10 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Another tokenizer that applies to the same model, and the tokens that it treats otherwise.
+    """Another tokenizer of the same model, and the tokens that it treats differently.
 
-    Its reachability was searched for with all texts that reach a token by the first one, and the other way round. The
-    runtime `MERGES_ALONE` is none of a file: it merges pieces and does not look whole words up first, as tiktoken does,
-    and `tokenizers` with ``ignore_merges``.
+    Each is searched with all texts that reach a token by the other, too. The runtime `MERGES_ALONE` has no file: it is
+    the first tokenizer without its lookup of whole words (of tiktoken, and of `tokenizers` with ``ignore_merges``).
     """
 
     runtime: str
@@ -40,10 +39,10 @@ class Difference:
 
 
 def differences(tokenizer: Tokenizer, search: Search | None, seconds: float) -> Iterator[Difference]:
-    """Compare a tokenizer, whose search has ended, with each other one that applies, and with merges alone.
+    """Compare a tokenizer after its search with each other one of the model, and with its merges alone.
 
-    Without a search, of a tokenizer that cannot encode, texts alone are compared. `search` learns the texts by which
-    others reach what it had no text for. `seconds` is for the search by each other one.
+    Without a search, for a tokenizer that cannot encode, only texts are compared. Texts by which others reach tokens
+    are encoded by `search`, too. `seconds` limits the search by each other one.
     """
     if search and tokenizer.merges:
         pieces = tokenizer.pieces
@@ -51,10 +50,9 @@ def differences(tokenizer: Tokenizer, search: Search | None, seconds: float) -> 
         alone = tokenizer.merges(asked)
         lost = [pieces.token[n] for n, merged in zip(asked, alone, strict=True) if not merged]
         if lost:
+            n = len(lost)
             first = tuple(_named(tokenizer, ONLY_HERE, lost))
-            yield Difference(
-                runtime=MERGES_ALONE, tokenizer=None, n_not_reached=len(lost), first=first, cannot_compare=None
-            )
+            yield Difference(runtime=MERGES_ALONE, tokenizer=None, n_not_reached=n, first=first, cannot_compare=None)
     for opened in tokenizer.others:
         try:
             other = opened()
@@ -75,7 +73,7 @@ def _compared(tokenizer: Tokenizer, search: Search | None, other: Tokenizer, sec
         again = Search(tokenizer=other, n_tokens=search.n_tokens, seconds=seconds, seeds=search.texts())
         again.run()
         search.encode(again.texts())
-        # Of added tokens each runtime makes something else.
+        # Runtimes differ in added tokens by design.
         added = {one.pieces.token[n] for one in (tokenizer, other) for n in one.pieces.added}
         alike = sorted(ours.keys() & theirs.keys() - added - set(unlike))
         lost = [token for token in alike if search.reaches(token) and again.verdict(token) == "unreachable"]

@@ -1,4 +1,4 @@
-"""Facts of a token's text alone: its script, and whether it is one of a family of names in reserve."""
+"""Facts of a token's text: its script, and whether it is a reserved name."""
 
 import functools
 import re
@@ -7,24 +7,23 @@ from collections.abc import Iterable
 
 from fontTools import unicodedata
 
-# Words that, in brackets and with a number, name a token in reserve: [unused5], <|reserved_special_token_7|>,
+# Words that, in brackets and with a number, make a reserved name: [unused5], <|reserved_special_token_7|>,
 # <extra_id_3>, <|placeholder1|>, <SPECIAL_12>, [control_8], >>UNUSED_1<<, DeepSeek's place_holder_no_3.
 PLAIN = (r"unused", r"reserved", r"place\W?holder", r"dummy", r"made\W?up")  # need no brackets: madeupword0001
 BRACKETED = (*PLAIN, *"extra pad padding filler spare blank empty unk special control custom".split())
 _BRACKETED = re.compile(rf"[<\[{{|>].*(?<![a-z])(?:{'|'.join(BRACKETED)})(?![a-z]).*[>\]}}|<]\W?", re.I | re.S)
-_PLAIN = re.compile(rf"\W?(?:{'|'.join(PLAIN)})(?:\W?(?:word|token))?[\W_]?[0-9]+", re.I)
+_UNBRACKETED = re.compile(rf"\W?(?:{'|'.join(PLAIN)})(?:\W?(?:word|token))?[\W_]?[0-9]+", re.I)
 _NUMBER = re.compile("[0-9]+")
 LONGEST_NAME = 100  # characters
 FAMILY = 3  # names that differ in their numbers only
 
 
 def reserved_patterns(texts: Iterable[str]) -> dict[str, str]:
-    """Find texts that are names of tokens in reserve, and the pattern of each: ``[unused12]`` is ``[unused#]``.
+    """Return the texts that are reserved names, and the pattern of each: ``[unused#]`` for ``[unused12]``.
 
-    A name in reserve holds a number and, as a word of its own, one of unused, reserved, placeholder, dummy, madeup; or
-    in brackets, angles or pipes also extra, pad, padding, filler, spare, blank, empty, unk, special, control, custom.
-    And it is one of a family: at least three texts that differ in their numbers only. So `<0x41>`, `1999`, `##12`,
-    `<2024>`, `iPad2` and `extra1` are none.
+    A reserved name holds a number and a word of `PLAIN`, or in brackets, angles or pipes one of `BRACKETED`; and at
+    least three texts differ from each other only in their numbers. So `<0x41>`, `1999`, `##12`, `<2024>`, `iPad2` and
+    `extra1` are none.
 
     Examples
     --------
@@ -35,7 +34,7 @@ def reserved_patterns(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         if text.isalpha() or len(text) > LONGEST_NAME or not _NUMBER.search(text):
             continue
-        if _BRACKETED.fullmatch(text) or _PLAIN.fullmatch(text):
+        if _BRACKETED.fullmatch(text) or _UNBRACKETED.fullmatch(text):
             families[_NUMBER.sub("#", text)].append(text)
     return {text: pattern for pattern, family in families.items() if len(family) >= FAMILY for text in family}
 

@@ -1,4 +1,4 @@
-"""Patterns of pre-tokenizers, read into programs, and proofs that one cuts between characters wherever they stand."""
+"""Compile patterns of pre-tokenizers, and prove that one cuts between given characters in every text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 
 # What ByteLevel of the `tokenizers` library splits by, as GPT-2 does (byte_level.rs).
 BYTE_LEVEL_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-SURROGATES = slice(0xD800, 0xE000)  # are in no text
+SURROGATES = slice(0xD800, 0xE000)  # in no text
 PLANE = 0x10000
-LONGEST = 2000  # characters of a pattern, instructions of a program
+LONGEST_PATTERN = 2000  # characters of a pattern, instructions of a program
 LONGEST_ANY_CASE = 8  # characters of a text in any case
 MOST_CLASSES = 64
 DEEPEST = 50  # groups within groups
 
-# Code points by numbers that may be larger than PLANE, or in bytes, or that are no numbers at all.
+# Codes that may be larger than PLANE, or are of bytes, or are no numbers.
 _CODED = re.compile(r"\\x(?!\{[0-9A-Fa-f]{1,4}\}|[0-7])|\\[oMCc0-9]")
-# One character: a property, a class, a code, or a sign that would otherwise have a meaning.
+# One character: a property, a class, a code, or an escaped sign.
 _ESCAPE = r"\\(?:[pP]\{\^?[\w ]+\}|[dDwWsShHrntfvae]|x[0-7][0-9A-Fa-f]|x\{[0-9A-Fa-f]{1,4}\}|u[0-9A-Fa-f]{4}|[^\w\s])"
 _BRACKETS = r"\[\^?(?:\\.|[^\]\[\\])+\]"
 _CHARACTER = re.compile(rf"{_ESCAPE}|{_BRACKETS}|[^\\\[\](){{}}*+?|^$]", re.ASCII | re.DOTALL)
@@ -31,16 +31,16 @@ _REPEAT = re.compile(r"([*+?])([?+]?)|\{(\d{1,3})(,?)(\d{0,3})\}(\??)")
 
 
 class NotRead(Exception):
-    """The pattern holds something whose meaning is not known here, or it is too long."""
+    """The pattern has a construct that is not supported, or is too long."""
 
 
 class Step(NamedTuple):
-    """An instruction.
+    """Instruction of a program.
 
-    - ``one``: the next character is of class `a`; go on behind it;
-    - ``peek``: the next character is of class `a`, or not of it, as `within` says; or the text ends, if `at_end`;
-    - ``either``: go on `a` instructions from here; where that leads to no match, `b` from here;
-    - ``jump``: go on `a` instructions from here.
+    - ``one``: consume a character of class `a`;
+    - ``peek``: the next character is of class `a`, or if not `within`, is not; or the text ends, if `at_end`;
+    - ``either``: continue `a` instructions from here; where that leads to no match, `b` from here;
+    - ``jump``: continue `a` instructions from here.
     """
 
     kind: str
@@ -50,45 +50,44 @@ class Step(NamedTuple):
     at_end: bool = False
 
 
-class Part(NamedTuple):
-    """A part of a pattern, and whether it can match without a character."""
+class Fragment(NamedTuple):
+    """Program of a part of a pattern, and whether it can match the empty text."""
 
     code: tuple[Step, ...]
     empty: bool
 
-    def __add__(self, other: Part) -> Part:  # type: ignore[override]
-        return Part(self.code + other.code, self.empty and other.empty)
+    def __add__(self, other: Fragment) -> Fragment:  # type: ignore[override]
+        return Fragment(self.code + other.code, self.empty and other.empty)
 
 
-def _either(first: Part, second: Part) -> Part:
+def _either(first: Fragment, second: Fragment) -> Fragment:
     fork = Step("either", 1, len(first.code) + 2)
     over = Step("jump", len(second.code) + 1)
-    return Part((fork, *first.code, over, *second.code), first.empty or second.empty)
+    return Fragment((fork, *first.code, over, *second.code), first.empty or second.empty)
 
 
-def _repeated(part: Part, least: int, most: int | None, *, lazy: bool) -> Part:
-    """Repeat a part; as often as can be, or where `lazy` as seldom."""
-    if part.empty or len(part.code) * max(least, most or 0) > LONGEST:
+def _repeated(part: Fragment, least: int, most: int | None, *, lazy: bool) -> Fragment:
+    """Repeat a part as often as possible, or if `lazy` as seldom."""
+    if part.empty or len(part.code) * max(least, most or 0) > LONGEST_PATTERN:
         raise NotRead("a repeat of what may be empty, or of too much")
     length = len(part.code)
-    result = Part(part.code * least, least == 0)
+    result = Fragment(part.code * least, least == 0)
 
     def once_more_or(behind: int) -> tuple[Step, ...]:
         return Step("either", *((behind, 1) if lazy else (1, behind))), *part.code
 
     if most is None:
-        return result + Part((*once_more_or(length + 2), Step("jump", -length - 1)), True)
+        return result + Fragment((*once_more_or(length + 2), Step("jump", -length - 1)), True)
     for n in range(most - least, 0, -1):
-        result += Part(once_more_or(n * (length + 1)), True)
+        result += Fragment(once_more_or(n * (length + 1)), True)
     return result
 
 
 class Pattern:
-    """A pattern in Oniguruma's syntax, as the `tokenizers` library reads it, as a program.
+    """Program of a pattern in Oniguruma's syntax, as the `tokenizers` library reads it.
 
-    It holds classes of characters, groups, choices, repeats (as long or as short as can be; of one class also without
-    giving back), a look ahead at one character, ends of lines and of the text, and ASCII letters in any case. All else
-    is NotRead.
+    Supported are classes of characters, groups, alternatives, repeats (greedy, lazy, and possessive ones of one class),
+    lookahead at one character, ends of lines and of the text, and ASCII letters in any case. All else raises NotRead.
     """
 
     def __init__(self, pattern: str, runtime: str = "tokenizers") -> None:
@@ -96,22 +95,22 @@ class Pattern:
         self._runtime = runtime
         self._at = 0
         self._depth = 0
-        self.classes: list[str] = []  # what one character can be, each as a pattern of its own
-        if len(pattern) > LONGEST or _CODED.search(pattern) or max(pattern, default="") >= chr(4 * PLANE):
+        self.classes: list[str] = []  # of characters, each as a pattern of its own
+        if len(pattern) > LONGEST_PATTERN or _CODED.search(pattern) or max(pattern, default="") >= chr(4 * PLANE):
             raise NotRead("too long, or with characters by numbers")
         whole = self._choice()
-        if self._at < len(pattern) or whole.empty or len(whole.code) > LONGEST:
+        if self._at < len(pattern) or whole.empty or len(whole.code) > LONGEST_PATTERN:
             raise NotRead(f"character {self._at}, or matches of nothing")
         self.code = whole.code  # a match ends behind its last instruction
 
-    def _choice(self) -> Part:
+    def _choice(self) -> Fragment:
         parts = [self._row()]
         while self._takes("|"):
             parts.append(self._row())
         return functools.reduce(lambda later, part: _either(part, later), reversed(parts))
 
-    def _row(self) -> Part:
-        row = Part((), True)
+    def _row(self) -> Fragment:
+        row = Fragment((), True)
         after_any_case = False
         while self._at < len(self._pattern) and self._pattern[self._at] not in "|)":
             is_any_case = _ANY_CASE.match(self._pattern, self._at)
@@ -121,23 +120,23 @@ class Pattern:
             after_any_case = bool(is_any_case)
         return row
 
-    def _item(self) -> Part:
+    def _item(self) -> Fragment:
         if any_case := _ANY_CASE.match(self._pattern, self._at):
             self._at = any_case.end()
             return self._in_any_case(any_case[1].split("|"))
         if (within := self._takes("(?=")) or self._takes("(?!"):
             peek = Step("peek", self._one(), within=within, at_end=not within)
             self._close()
-            return Part((peek,), True)
+            return Fragment((peek,), True)
         if self._takes(r"\z"):
-            return Part(tuple(Step("peek", self._class(one), at_end=True) for one in (r"\s", r"\S")), True)
+            return Fragment(tuple(Step("peek", self._class(one), at_end=True) for one in (r"\s", r"\S")), True)
         if self._takes("$"):
-            return Part((Step("peek", self._class(r"\n"), within=True, at_end=True),), True)
+            return Fragment((Step("peek", self._class(r"\n"), within=True, at_end=True),), True)
         if self._takes("(?:") or self._takes("("):
             return self._group()
-        return Part((Step("one", self._one()),), False)
+        return Fragment((Step("one", self._one()),), False)
 
-    def _group(self) -> Part:
+    def _group(self) -> Fragment:
         self._depth += 1
         if self._pattern.startswith("?", self._at) or self._depth > DEEPEST:
             raise NotRead(f"the group at character {self._at}")
@@ -146,7 +145,7 @@ class Pattern:
         self._depth -= 1
         return inside
 
-    def _repeat(self, part: Part) -> Part:
+    def _repeat(self, part: Fragment) -> Fragment:
         repeat = _REPEAT.match(self._pattern, self._at)
         if not repeat:
             return part
@@ -166,11 +165,11 @@ class Pattern:
             return repeated
         if len(part.code) > 1 or part.code[0].kind != "one":
             raise NotRead("a group that is repeated without giving back")
-        no_more = Part((Step("peek", part.code[0].a, within=False, at_end=True),), True)
+        no_more = Fragment((Step("peek", part.code[0].a, within=False, at_end=True),), True)
         return _either(part, no_more) if sign == "?" else repeated + no_more
 
-    def _in_any_case(self, texts: list[str]) -> Part:
-        """Read texts of ASCII letters, of which none may be one character together, as "st" is in ﬆ."""
+    def _in_any_case(self, texts: list[str]) -> Fragment:
+        """Read texts of ASCII letters in any case; NotRead where some fold to one character, as "st" to ﬆ."""
         units = [_UNIT.findall(text) for text in texts]
         if max(map(len, units)) > LONGEST_ANY_CASE:
             raise NotRead("a long text in any case")
@@ -179,11 +178,11 @@ class Pattern:
         if joined and members(f"(?i:{'|'.join(joined)})", self._runtime)[128:].any():
             raise NotRead("letters that are one character in another case")
         cased = [[f"(?i:{unit})" if unit.strip("[]").isalpha() else unit for unit in row] for row in units]
-        rows = [Part(tuple(Step("one", self._class(unit)) for unit in row), not row) for row in cased]
+        rows = [Fragment(tuple(Step("one", self._class(unit)) for unit in row), not row) for row in cased]
         return functools.reduce(lambda later, row: _either(row, later), reversed(rows))
 
     def _one(self) -> int:
-        """Read what stands for one character, and return the number of its class."""
+        """Read a class of one character, and return its number."""
         character = _CHARACTER.match(self._pattern, self._at)
         if not character:
             raise NotRead(f"character {self._at}")
@@ -198,7 +197,7 @@ class Pattern:
         return self.classes.index(pattern)
 
     def _takes(self, sign: str) -> bool:
-        """Go on behind a sign, where it stands at this place; return whether it does."""
+        """Skip a sign if it stands at this place; return whether it does."""
         stands = self._pattern.startswith(sign, self._at)
         self._at += len(sign) * stands
         return stands
@@ -208,33 +207,30 @@ class Pattern:
             raise NotRead(f"no ')' at character {self._at}")
 
 
-MOST_STEPS = 20_000  # of one state by one class of characters; real patterns take some thousands
-
-Threads = tuple[int, ...]  # instructions, the one that is preferred first
+MOST_STEPS = 20_000  # states times classes of characters; real patterns have some thousands
+Threads = tuple[int, ...]  # instructions, the preferred one first
 
 
 class Cuts:
-    """Decide whether each split of a text by a pattern has a border inside given characters.
+    """Decide whether a pattern splits every text inside given characters.
 
-    A text is split where matches begin and end: a match is searched for from the end of the one before, at each
-    character in turn until there is one; at each the engine takes the first way through the pattern that leads to a
-    match. Some characters, ``b``, are *whole* in a text if no match begins or ends between two of them. Then one match
-    holds all of them, or no match holds any.
+    A text is split where matches begin and end. Each match is searched for from the end of the one before, at one
+    character after the other; there the engine takes the first way through the pattern that leads to a match.
+    Characters ``b`` are *whole* in a text if no match begins or ends between two of them: one match holds all of them,
+    or no match holds any.
 
-    **One match.** It begins at or before ``b``, at the end of some left part ``u``: the text is ``t u' b v``, and
-    matching begins before ``u'``. As the pattern looks at nothing on the left, the text ``u' b v`` is matched in the
-    same way from its beginning. So some text keeps ``b`` whole in one match exactly if there are ``u'`` and ``v``
-    such that the match at the beginning of ``u' b v`` ends at or behind the end of ``b``.
-    The ways of the engine are followed all at once, in the order in which it prefers them [1]_: a state is the list
-    of instructions that wait for the next character. One of a class of characters that the pattern cannot tell apart
-    leads to the next state; a way that has come to a match ends those behind it. There are finitely many lists, and
-    all that any ``u'`` leads to are found by trying every class in every state. From all of them at once the
-    characters of ``b`` are followed. If no list is left with anything that waits, no match reaches the end of ``b``,
-    whatever ``u'`` and ``v`` are.
+    **One match.** It begins at or before ``b``: the text is ``t u b v``, and matching begins before ``u``. As the
+    pattern has no lookbehind, ``u b v`` alone is matched in the same way. So some text keeps ``b`` whole in one match
+    exactly if for some ``u`` and ``v`` the match at the start of ``u b v`` ends at or after the end of ``b``.
+    All ways of the engine are followed at once, in its order of preference [1]_: a state is the list of instructions
+    that wait for the next character. A character leads to the next state, the same for all characters that the pattern
+    cannot distinguish; a way that reaches a match ends those after it. There are finitely many states, and those that
+    any ``u`` leads to are found by trying every class of characters in every state. From all of them the characters of
+    ``b`` are followed. If only the empty state is left, no match reaches the end of ``b``, for any ``u`` and ``v``.
 
-    **No match.** There is a match at each character of a class in `_sure`, whatever follows: no text leads from there
-    to its end without a match on its way. So no text leaves such a character outside of all matches, and ``b``
-    that holds one cannot be whole in that way. Both together are the proof.
+    **No match.** A character of a class in `_sure` begins a match whatever follows, as no text leads from there to its
+    end without one. So no text leaves it outside of all matches, and a ``b`` with such a character is not whole in
+    this way. Both together are the proof.
 
     References
     ----------
@@ -250,9 +246,9 @@ class Cuts:
         for n, table in enumerate(tables):
             sets[table] |= np.uint64(1 << n)
         _, examples, self._class_of = np.unique(sets, return_index=True, return_inverse=True)
-        self._n = len(examples)  # classes; the number behind them stands for the end of the text
+        self._n = len(examples)  # number of classes; as a class, the end of the text
         self._holds = [[*table[examples].tolist(), False] for table in tables]
-        # Two states by number: nothing waits any more; and the beginning.
+        # State 0 is empty, and 1 the start.
         self._next = [[0] * self._n]  # of each state by class
         self._ends = [[False] * (self._n + 1)]  # a match ends before this class, or the text's end
         self._explore()
@@ -261,9 +257,9 @@ class Cuts:
         self._followed = functools.cache(self._follow)
 
     def always(self, characters: Iterable[np.ndarray]) -> bool:
-        """Return whether it is proved that every split of every text cuts between two of some characters.
+        """Return whether every text is proved to be cut between two of these characters.
 
-        `characters` holds the code points that each of them can be; it is decided for all of these together.
+        `characters` holds the possible code points of each; the proof is for all of them together.
         """
         alike = [frozenset(self._class_of[np.searchsorted(code_points(), codes)].tolist()) for codes in characters]
         if not any(some <= self._sure for some in alike):
@@ -277,7 +273,7 @@ class Cuts:
         return frozenset(self._next[state][one] for state in states for one in classes)
 
     def _explore(self) -> None:
-        """Find every state that texts lead to, and where each class leads from it."""
+        """Find every state that texts lead to, and its next states by class."""
         waiting: list[Threads] = [(0,)]
         states: dict[Threads, int] = {(): 0, (0,): 1}
         for threads in waiting:
@@ -305,7 +301,7 @@ class Cuts:
         return unsure
 
     def _step(self, threads: Threads, symbol: int) -> tuple[Threads, bool]:
-        """Follow the ways in order by one class, or the end; return what waits behind it, and if one matched before."""
+        """Follow the ways in order by one class, or the end; return the next state, and if a way matched before it."""
         behind: list[int] = []
         seen: set[int] = set()
         stack = list(reversed(threads))
@@ -316,26 +312,28 @@ class Cuts:
             seen.add(at)
             if at == len(self._code):
                 return tuple(behind), True
-            step = self._code[at]
-            if step.kind == "either":
-                stack += [at + step.b, at + step.a]
-            elif step.kind == "jump":
-                stack.append(at + step.a)
-            elif step.kind == "peek":
-                passes = step.at_end if symbol == self._n else self._holds[step.a][symbol] is step.within
-                stack += [at + 1] if passes else []
-            elif self._holds[step.a][symbol]:
+            if self._code[at].kind != "one":
+                stack += self._ways(at, symbol)
+            elif self._holds[self._code[at].a][symbol]:
                 behind.append(at + 1)
         return tuple(behind), False
+
+    def _ways(self, at: int, symbol: int) -> list[int]:
+        """Return the instructions after one that consumes nothing, the preferred one last."""
+        step = self._code[at]
+        if step.kind == "peek":
+            passes = step.at_end if symbol == self._n else self._holds[step.a][symbol] is step.within
+            return [at + 1] if passes else []
+        return [at + step.a] if step.kind == "jump" else [at + step.b, at + step.a]
 
 
 @functools.cache
 def code_points() -> np.ndarray:
-    """Return code points among which is one of each kind that a pattern can tell apart, ascending, uint32.
+    """Return code points with one of each kind that a pattern can distinguish, ascending, uint32.
 
-    These are the first four planes and the ends of the others. In planes 4 to 13 no character is assigned, and 15 and
-    16 are for private use, so that properties tell apart the last two of a plane at most, as they do in the first;
-    plane 14 holds tags and selectors within its first 4,096. No pattern that is read names one of them by itself.
+    These are the first four planes and the ends of the others. Planes 4 to 13 are unassigned, 15 and 16 private, so
+    that properties distinguish at most the last two code points of each; plane 14 has tags and selectors in its first
+    4,096. No pattern that is read names a single one of them.
     """
     wanted = np.zeros((17, PLANE), bool)
     wanted[:4] = True
@@ -347,9 +345,9 @@ def code_points() -> np.ndarray:
 
 @functools.lru_cache(128)
 def members(pattern: str, runtime: str = "tokenizers") -> np.ndarray:
-    """Return for each of `code_points` whether the engine's pattern of one character matches it, bool.
+    """Return for each of `code_points` whether a pattern of one character matches it, bool.
 
-    The engine that runs the tokenizer is asked, so that its own Unicode tables count: others are of other versions.
+    The engine of the tokenizer itself is asked, as engines have Unicode tables of different versions.
     """
     from tokenizers import Regex, decoders
 
@@ -357,18 +355,14 @@ def members(pattern: str, runtime: str = "tokenizers") -> np.ndarray:
     text = codes.tobytes().decode("utf-32-le")
     try:
         if runtime == "tiktoken":
-            return _among(codes, _matched_by_tiktoken(pattern, text))
+            import tiktoken
+
+            ranks = {bytes([byte]): byte for byte in range(256)}
+            encoding = tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+            return _among(codes, bytes(encoding.encode_ordinary(text)).decode())
         return ~_among(codes, decoders.Replace(Regex(f"(?:{pattern})+"), "").decode([text]))
-    except Exception as error:  # what the libraries raise has no class of its own
+    except Exception as error:  # the libraries raise bare Exception
         raise NotRead(str(error)) from None
-
-
-def _matched_by_tiktoken(pattern: str, text: str) -> str:
-    import tiktoken
-
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    encoding = tiktoken.Encoding("", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    return bytes(encoding.encode_ordinary(text)).decode()
 
 
 def _among(codes: np.ndarray, text: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Proofs that no text at all can reach a token, without a search for one."""
+"""Prove that no text can reach a token, without a search for one."""
 
 import functools
 import json
@@ -15,34 +15,34 @@ SPELT = "its character has a token of its own"
 SPLIT = "the pre-tokenizer splits its characters, wherever they stand"
 CUT_OFF = "the pre-tokenizer splits it off from whatever it would continue"
 
-# Normalisers whose results hold nothing that they would change again, neither in whole nor in part.
+# Normalisers that leave their results, and each part of them, unchanged.
 STEADY = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
-# Pre-tokenizers that cut between two characters or not whatever stands around the two,
+# Pre-tokenizers that decide between two characters by these two alone,
 CUTTERS = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation", "Digits"}
-KINDS = "a1①!_☃中"  # and a character of each kind that they tell apart.
+KIND_EXAMPLES = "a1①!_☃中"  # and a character of each kind that they distinguish.
 # Pre-tokenizers that change no character,
 ONLY_CUT = {*CUTTERS, "Split", "UnicodeScripts", "CharDelimiterSplit", "FixedLength"}
-BORDERS = {"Isolated", "Removed"}  # manners of Split that end a piece wherever a match begins or ends
+BORDERS = {"Isolated", "Removed"}  # behaviours of Split that cut wherever a match begins or ends
 
 
 class Proofs:
-    """Find reasons why no text can reach a piece of this tokenizer.
+    """Proofs that no text can reach a piece of this tokenizer.
 
     **Merges.** BPE merges the pair of lowest rank, again and again. Where a token stands in a result, no merge has
-    crossed its borders, so those within were the ones that its characters see when they are alone. A token that
-    its own characters do not give when they are alone is never given, whatever stands beside them.
+    crossed its borders, so the merges within were those of its characters alone. A token that its characters alone do
+    not give is never given.
 
-    **Bytes for characters.** The tokens of single bytes stand in for characters without a token.
+    **Bytes for characters.** The tokens of single bytes are only used for characters without a token.
 
-    **Normaliser.** NFC, NFD, NFKC, NFKD and lowercase letters leave what they have made as it is, and every part of it
-    [1]_. So a token whose text they change is in no text that they have made.
+    **Normaliser.** NFC, NFD, NFKC, NFKD and lowercase leave their results, and every part of them, unchanged [1]_. So a
+    token whose text they change is in none of their results.
 
-    **Pre-tokenizer.** Those in `CUTTERS` cut between two characters, or do not, for the sake of these two. So a token
-    that they cut is always cut; and a piece that continues a word is always cut off where they cut between its first
-    character and one of each kind. A pattern, `Split`'s or `ByteLevel`'s, always cuts as `Cuts` decides. Of several
-    pre-tokenizers in a row each cuts what those before it have left whole, so one that always cuts is enough.
+    **Pre-tokenizer.** Those in `CUTTERS` decide between two characters by these two alone. So a token that they cut is
+    always cut; and a piece that continues a word is always cut off if they cut between its first character and one of
+    each kind. A pattern of `Split` or `ByteLevel` always cuts where `Cuts` proves it. In a sequence, each cuts what the
+    ones before it leave whole, so one that always cuts is enough.
 
-    **Ids with several texts.** BPE merges ids, so that other characters may have made one of them. Nothing is proved.
+    **Ids with several texts.** BPE merges ids, which may be of other characters. Nothing is proved.
 
     References
     ----------
@@ -78,7 +78,7 @@ class Proofs:
         if self._spelling.byte_tokens and BYTE_TOKEN.search(piece.name):
             spelt = self._spells and piece.body and self._model.token_to_id(piece.body) is not None
             return SPELT if spelt else None
-        if self._unknown and self._unknown in piece.name:  # which may merge with what is not its characters
+        if self._unknown and self._unknown in piece.name:  # the unknown token may merge with any character
             return None
         if self._merges and [token.id for token in self._model.tokenize(piece.name)] != [piece.token]:
             return MERGED
@@ -92,17 +92,17 @@ class Proofs:
             words = self.words(piece.body)
             if words != [piece.body]:
                 return SPLIT if "".join(words) == piece.body else NORMALISED
-            beside = (*KINDS, piece.body[0])
+            beside = (*KIND_EXAMPLES, piece.body[0])
             continues = self._spelling.before and piece.name.startswith(self._spelling.before)
             if continues and all(self.words(kind + piece.body) != [kind + piece.body] for kind in beside):
                 return CUT_OFF
         return None
 
     def _always_cut(self, piece: Piece) -> bool:
-        """Return whether a pattern cuts between two of a piece's characters, wherever they stand."""
+        """Return whether a pattern cuts between two of a piece's characters in every text."""
         if not self._patterns or (self._spelling.byte_level and not BYTE_LEVEL.keys() >= set(map(ord, piece.name))):
             return False
-        if self._spelling.space and self._spelling.space in piece.name:  # it depends what these patterns see of it
+        if self._spelling.space and self._spelling.space in piece.name:  # which patterns may see otherwise
             return False
         held = characters(piece.data) or []
         unspaced = held[1:] if piece.data[:1] == b" " else held
@@ -118,7 +118,7 @@ class Proofs:
         return text if self._normaliser is None else self._normaliser.normalize_str(text)
 
     def words(self, text: str) -> list[str]:
-        """Split a text into the words that the model is given, one after the other."""
+        """Split a text into the words that the model sees."""
         normalised = self._normalised(text)
         if self._cutter is None:
             return [normalised]
@@ -126,7 +126,7 @@ class Proofs:
 
 
 def _unknown(model: Any) -> str | None:
-    """Return the token of what is unknown to a model, which no character of its own stands for."""
+    """Return the unknown token of a model, which stands for any character."""
     if type(model).__name__ != "Unigram":
         return getattr(model, "unk_token", None)
     token = json.loads(model.__getstate__()).get("unk_id")
@@ -134,10 +134,7 @@ def _unknown(model: Any) -> str | None:
 
 
 def _patterns(tokenizer: Tokenizer) -> tuple[list[Cuts], int]:
-    """Return the patterns by which a pre-tokenizer cuts the characters that pieces stand for.
-
-    So many of them, the first, see a text before a space is put before it.
-    """
+    """Return the patterns by which a pre-tokenizer cuts text, and how many see it before a space is added in front."""
     assert tokenizer.rules is not None
     cuts: list[Cuts] = []
     n_unspaced = 0
@@ -152,13 +149,13 @@ def _patterns(tokenizer: Tokenizer) -> tuple[list[Cuts], int]:
             cuts += _cuts_of(part["pattern"]["Regex"], tokenizer.runtime)
         if part["type"] not in ONLY_CUT:
             break
-    sees_characters = tokenizer.spelling.byte_level and not in_bytes  # the model, the text's own
+    sees_characters = tokenizer.spelling.byte_level and not in_bytes  # the model sees them, not bytes
     return ([], 0) if sees_characters else (cuts, n_unspaced)
 
 
 @functools.lru_cache(16)
 def _cuts_of(pattern: str, runtime: str) -> tuple[Cuts, ...]:
-    """Return what a pattern cuts; nothing where it cannot be read."""
+    """Return the cuts of a pattern; nothing where it cannot be read."""
     try:
         return (Cuts(pattern, runtime),)
     except NotRead:

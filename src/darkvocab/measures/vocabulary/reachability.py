@@ -1,4 +1,4 @@
-"""Reachability: search for each token a text whose encoding holds it, or a proof that there is none."""
+"""Search for each token a text whose encoding holds it, or a proof that there is none."""
 
 import contextlib
 import functools
@@ -19,15 +19,15 @@ from ...sources.tokenizer import Encoded, Pieces, Tokenizer, by_rules, parts
 from .completions import cut_apart, wholes
 from .proofs import Proofs
 
-LONGEST = 4096  # characters of a token that is encoded; real ones have at most some hundreds
-SAMPLE = 64  # tokens of a kind that decide in which context all of the kind are encoded first
+LONGEST_TOKEN = 4096  # characters of a token that is encoded; real ones have at most some hundreds
+SAMPLE_TOKENS = 64  # of a group, by which the context is chosen in which the whole group is encoded first
 MOST_IN_CONTEXTS = 2_000_000  # texts
 MOST_COMPLETED = 100_000  # texts in each round of completing pieces of characters
 MOST_JOINED = 20_000  # texts of pieces of characters beside others
-MOST_AMONG = 20_000  # texts of tokens among others, with one other and with two
-LONGEST_BESIDE = 16  # characters of another token that a token is put beside
+MOST_AMONG = 20_000  # texts of tokens beside one other, and between two
+LONGEST_BESIDE = 16  # characters of such another token
 ROUNDS = (1, 8, 64, 512, 4096)  # completions of a piece of a character
-SOME = 16_384  # texts that are made at a time
+SOME = 16_384  # texts that are composed at a time
 
 OWN = None  # a token's own first or last character
 BEFORE = (" ", "a", "A", "1", ".", "\n", "(", "-", "_", "'", "é", "я", "中", "か", "ب", "\t", "  ", "a ", ". ", OWN)
@@ -46,21 +46,22 @@ FORMS: tuple[Callable[[str], str], ...] = (
     str.strip,
     *(functools.partial(unicodedata.normalize, form) for form in ("NFC", "NFD", "NFKC", "NFKD")),
 )
-LETTERS = "qxzjQXZJ", "ꙮꆈᏣ𐍈ʬԖ龘"  # such as no token may have: usual ones, and of rare scripts
+LETTERS = ("qxzjQXZJ", "ꙮꆈᏣ𐍈ʬԖ龘")  # usual and rare letters that may be in no longer token
 
 CHUNK_SECONDS = 0.2  # of encoding in one call
-CHUNK_TEXTS, CHUNK_CHARACTERS = 8192, 1 << 20
+CHUNK_TEXTS = 8192
+CHUNK_CHARACTERS = 1 << 20
 Timed = tuple[np.ndarray, np.ndarray, float]  # ids, the text of each, and the seconds that they took
 
 
 class OutOfTime(Exception):
-    """The search has taken as long as it may."""
+    """The time limit of the search has passed."""
 
 
 class InTime:
-    """Encode texts in a thread of its own until a time of the monotonic clock; OutOfTime then.
+    """Encode texts in another thread until a time of the monotonic clock; OutOfTime then.
 
-    A call of the library cannot be broken off: one that has not come back by then is left alone. Its thread does not
+    A call of the library cannot be interrupted: one that has not returned by then is abandoned. Its thread does not
     keep the process from ending.
     """
 
@@ -69,15 +70,15 @@ class InTime:
         self._until = until
         self._size = 32  # texts to encode at a time
         self.n_texts = 0  # encoded
-        self.n_left_alone = 0  # texts of a call that did not come back in time
+        self.n_left_alone = 0  # texts of an abandoned call
 
     def check(self) -> None:
-        """Raise OutOfTime if it is."""
+        """Raise OutOfTime after the time limit."""
         if time.monotonic() > self._until:
             raise OutOfTime
 
     def __call__(self, texts: list[str]) -> Iterator[Encoded]:
-        """Yield ids of some texts at a time, and the text of each; while the caller looks the next are encoded."""
+        """Yield ids, and the text of each, of some texts at a time; the next are encoded meanwhile."""
         begin = 0
         some = texts[: self._size]
         waiting = self._started(some)
@@ -120,15 +121,15 @@ class InTime:
 
 @dataclass(kw_only=True)
 class Search:
-    """Search for texts that reach tokens, and its result. Pieces are named by their number."""
+    """Search for texts that reach tokens, and its result. Pieces are given by their number."""
 
     tokenizer: Tokenizer
     n_tokens: int
     seconds: float  # after which the search ends, decided or not
-    seeds: list[str] = field(default_factory=list)  # texts to begin with
-    progress: Report | None = None  # told how many tokens are decided, of how many
+    seeds: list[str] = field(default_factory=list)  # texts that are encoded first
+    progress: Report | None = None  # called with (tokens decided, tokens)
     witnesses: list[str | None] = field(init=False)  # of each token
-    proofs: dict[int, str] = field(init=False, default_factory=dict)  # why no text can reach a token
+    proofs: dict[int, str] = field(init=False, default_factory=dict)  # reason why no text can reach a token
     ended: bool = field(init=False, default=False)  # by itself, not by `seconds`
     too_long: set[int] = field(init=False, default_factory=set)  # tokens that were not encoded
     _tried: list[str] = field(init=False, default_factory=list)
@@ -147,8 +148,8 @@ class Search:
         token = self.pieces.token
         text = self.pieces.name
         body = self.pieces.body
-        self.too_long = {token[n] for n, name in enumerate(text) if len(name) > LONGEST}
-        every = [n for n, name in enumerate(text) if token[n] < self.n_tokens and len(name) <= LONGEST]
+        self.too_long = {token[n] for n, name in enumerate(text) if len(name) > LONGEST_TOKEN}
+        every = [n for n, name in enumerate(text) if token[n] < self.n_tokens and len(name) <= LONGEST_TOKEN]
         every = [n for n in every if n not in self.pieces.silent]
         with contextlib.suppress(OutOfTime):
             self._encode([], self.seeds)
@@ -159,7 +160,7 @@ class Search:
             self._encode([], [*LETTERS[1], *strangers])  # what is unknown has a token, too
             first: list[Context] = [("", ""), *((letter, "") for letter in strangers), (" ", ""), ("a", ""), ("", "a")]
             for group in self._groups(whole):
-                sample = group[:: max(1, len(group) // SAMPLE)]
+                sample = group[:: max(1, len(group) // SAMPLE_TOKENS)]
                 reached = [self._in_context(sample, context, by_chance=False) for context in first]
                 self._in_context(group, first[reached.index(max(reached))])
             for context in first:
@@ -190,7 +191,7 @@ class Search:
             self._encode([], texts)
 
     def sentence(self) -> str:
-        """Say what was encoded, and how much of what that did not reach is proved."""
+        """Return a sentence on the texts that were encoded, and on the tokens that were not reached."""
         silent = self.pieces.silent
         left = {self.pieces.token[n] for n in self._left(range(len(self.pieces))) if n not in silent}
         n_without = len(left) + len(self.proofs)
@@ -200,12 +201,12 @@ class Search:
             at_work = f", while the tokenizer was at work on {n_left_alone:,} of them" if n_left_alone else ""
             said += f"ended after {self.seconds:g} seconds{at_work}, before all of this was done; "
         if self.too_long:
-            said += f"{len(self.too_long):,} tokens longer than {LONGEST:,} characters were not encoded; "
+            said += f"{len(self.too_long):,} tokens longer than {LONGEST_TOKEN:,} characters were not encoded; "
         said += f"{n_without:,} tokens were not reached, of which {len(self.proofs):,} are proved to be out of reach"
         return said
 
     def _left(self, pieces: Sequence[int]) -> list[int]:
-        """Return the pieces of tokens that are neither reached nor out of reach."""
+        """Return the pieces of tokens that are neither reached nor proved to be out of reach."""
         numbers = np.asarray(pieces, np.int64)
         numbers = numbers[self._token[numbers] < self.n_tokens]
         left = ~self._found
@@ -213,7 +214,7 @@ class Search:
         return numbers[left[self._token[numbers]]].tolist()
 
     def _groups(self, pieces: list[int]) -> list[list[int]]:
-        """Group pieces that want like contexts: added, continuing a word, after a space, ending a word."""
+        """Group pieces by the context they need: added, continuing a word, after a space, ending a word."""
         groups: dict[tuple[bool, ...], list[int]] = defaultdict(list)
         for n in pieces:
             text = self.pieces.name[n]
@@ -223,7 +224,7 @@ class Search:
         return list(groups.values())
 
     def _strangers(self) -> list[str]:
-        """Return letters that are part of no longer token, so that one ends before what follows them."""
+        """Return letters that are part of no longer token, so that a token ends before or after them."""
         if self.tokenizer.model != "WordPiece":
             characters = set().union(*filter(None, self.pieces.body))
             return [letter for some in LETTERS for letter in [a for a in some if a not in characters][:2]]
@@ -232,7 +233,7 @@ class Search:
         return list(itertools.islice(self._in_words(alone), 3))
 
     def _in_words(self, letters: list[str]) -> Iterator[str]:
-        """Yield the letters that stay as they are, and in one word with an "a" after them."""
+        """Yield the letters that normalisation keeps, and that form one word with an "a" after them."""
         import tokenizers
 
         rules = self.tokenizer.rules
@@ -254,7 +255,7 @@ class Search:
         return self._encode(pieces, [self._within(n, context) for n in pieces], by_chance=by_chance)
 
     def _prove(self, pieces: list[int]) -> None:
-        """Prove of tokens that every text of theirs is out of reach."""
+        """Prove of tokens that each of their texts is out of reach."""
         if self.tokenizer.rules is None or not pieces:
             return
         prover = Proofs(self.tokenizer)
@@ -267,7 +268,7 @@ class Search:
         self.proofs |= {token: reasons[0] for token, reasons in proved.items() if len(reasons) == n_texts[token]}
 
     def _in_contexts(self, pieces: list[int], strangers: list[str]) -> None:
-        """Try spaces, letters, digits and so on before and after; other cases and Unicode forms; other spellings."""
+        """Try spaces, letters, digits and so on before and after, other cases, Unicode forms and spellings."""
         beside: list[Context] = [*((letter, letter) for letter in strangers), *(("", letter) for letter in strangers)]
         allowed = self._in_time.n_texts + MOST_IN_CONTEXTS
         n_contexts = 0
@@ -294,14 +295,14 @@ class Search:
             body = self.pieces.body[piece] or ""
             forms = {form(body) for form in FORMS} | {body.replace(new, old) for old, new in replaced}
             forms |= {letter.join(body) for letter in strangers}  # which the model may drop
-            forms = {form for form in (*forms, self.pieces.name[piece]) if len(form) <= 2 * LONGEST} - {body}
+            forms = {form for form in (*forms, self.pieces.name[piece]) if len(form) <= 2 * LONGEST_TOKEN} - {body}
             sides = itertools.product(("", " ", "a", *strangers), ("", " ", "a"))
             return (before + form + after for before, after in sides for form in sorted(forms))
 
         self._encode_some(self._left(pieces), others, allowed - self._in_time.n_texts)
 
     def _completed(self, pieces: list[int]) -> None:
-        """Try pieces of characters within whole characters, of which there are many."""
+        """Try parts of characters within the many whole characters that they may belong to."""
         if not pieces:
             return
         self._tried.append(
@@ -354,15 +355,15 @@ class Search:
         self._encode_some(left, lambda piece: (self._within(piece, context) for context in around), 2 * MOST_AMONG)
 
     def _encode_some(self, pieces: list[int], texts: Callable[[int], Iterable[str]], most: int) -> None:
-        """Encode so many texts for these pieces."""
+        """Encode up to `most` texts for these pieces."""
         every = itertools.islice(((n, text) for n in pieces for text in texts(n)), max(0, most))
         while some := list(itertools.islice(every, SOME)):
             self._encode([n for n, _ in some], [text for _, text in some])
 
     def _encode(self, pieces: list[int], texts: list[str], *, by_chance: bool = True) -> int:
-        """Encode texts, each meant to reach a piece's token (or without pieces none), and count those that did.
+        """Encode texts, each meant to reach a piece's token (without pieces none), and return how many did.
 
-        With `by_chance`, tokens that they reach besides are marked as reached, too.
+        With `by_chance`, other tokens that they reach are marked as reached, too.
         """
         meant = np.array([self.pieces.token[n] for n in pieces] or [-1] * len(texts), np.int64)
         n_reached = 0

@@ -14,16 +14,18 @@ from numba.core import caching, config
 
 from ...errors import InvalidInput
 
-# Features by which levels of the x86-64 psABI are told; which ones other names stand for, only LLVM knows.
-AVX2, AVX512 = "avx2 bmi bmi2 f16c fma lzcnt movbe", "avx512f avx512bw avx512cd avx512dq avx512vl"
+# CPU features of the x86-64 psABI's levels; those of other names only LLVM knows.
+AVX2 = "avx2 bmi bmi2 f16c fma lzcnt movbe"
+AVX512 = "avx512f avx512bw avx512cd avx512dq avx512vl"
 LEVELS = {"x86-64": "", "x86-64-v2": "sse4.2 popcnt", "haswell": AVX2, "x86-64-v3": AVX2, "x86-64-v4": AVX512}
 # All kernels: one that calls another is compiled anew when that changes.
 SOURCES = sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 
 
 def check_processor(name: str | None, features: str | None) -> None:
-    """Raise InvalidInput unless this machine has what numba's variables name; None: not set. SIGILL would be next."""
-    host, has = binding.get_host_cpu_name(), binding.get_host_cpu_features()
+    """Raise InvalidInput if this machine lacks what numba's variables name (None: not set): else SIGILL follows."""
+    host = binding.get_host_cpu_name()
+    has = binding.get_host_cpu_features()
     known = {"generic": "", host: "", **(LEVELS if platform.machine() in ("x86_64", "AMD64") else {})}
     if name and name not in known:
         raise InvalidInput(
@@ -44,7 +46,7 @@ if config.CPU_NAME or config.CPU_FEATURES:  # asked only then: it takes a while
 
 
 class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
-    """A kernel's files: what numba writes, and a hash behind it. What is damaged counts as not there."""
+    """A kernel's files: what numba writes, followed by a hash. A damaged file counts as missing."""
 
     def _dump(self, obj: Any) -> bytes:
         data = super()._dump(obj)

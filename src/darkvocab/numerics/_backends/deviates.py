@@ -8,14 +8,14 @@ import math
 import numpy as np
 
 from .compilation import kernel
-from .rounding import EXPONENT, WHOLE, bits_of, fma, from_bits, index_of, perturbed
+from .rounding import EXPONENT, INTEGER_BITS, bits_of, fma, from_bits, index_of, perturbed
 
 GAUSSIAN, LAPLACE, BALL, SHELL = range(4)
 DENSE, TAIL, RADIUS = (np.uint64(flag << 29) for flag in (1, 2, 3))  # streams of a row: no counter is used twice
 # Terms of the series of a sine and a cosine, highest power first: factorials.
 SINE = -1307674368000, 6227020800, -39916800, 362880, -5040, 120, -6
 COSINE = 20922789888000, -87178291200, 479001600, -3628800, 40320, -720, 24, -2, 1
-# Beyond these, words of a probability get 32 bits more.
+# Words below the one or from the other on, whose probabilities are near 0 or 1, get 32 bits more.
 LOW_TAIL, HIGH_TAIL = np.uint32(1 << 20), np.uint32(2**32 - (1 << 20))
 
 
@@ -50,7 +50,7 @@ def twice_artanh(s):
 def log(x):
     """Natural logarithm of a normal float64 > 0, without a branch: ``2 artanh((m - 1) / (m + 1)) + e log 2``."""
     bits = bits_of(x)
-    exponent = from_bits(((bits & EXPONENT) >> 52) | WHOLE) - (2.0**52 + 1023)
+    exponent = from_bits(((bits & EXPONENT) >> 52) | INTEGER_BITS) - (2.0**52 + 1023)
     mantissa = from_bits((bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000)
     high = mantissa > 1.4142135623730951
     mantissa = mantissa * 0.5 if high else mantissa
@@ -131,7 +131,7 @@ def _laplaces(words, z):
 
 @kernel()
 def _tails(row, laplace, stream, key0, key1, point, trial, words, z):
-    """Draw what came of words near the end of their range again, from 64 bits."""
+    """Redraw, from 64 bits, the deviates of words near the end of their range."""
     blocks = words.shape[1]
     for plane in range(0, 4, 1 if laplace else 2):
         lowest, highest = np.uint32(0xFFFFFFFF), np.uint32(0)
@@ -200,8 +200,11 @@ def draw_dense(base, sigma, distribution, float32, stream, seed, point, trial, s
     mantissa_bits, min_exponent, max_code = shape  # of the grid
     n, dim = out.shape
     key0, key1 = np.uint64(seed & np.uint64(0xFFFFFFFF)), np.uint64(seed >> np.uint64(32))
-    c1, c2, c3 = np.uint64(stream) << np.uint64(31), np.uint64(point), np.uint64(trial)
-    words, planes = np.empty((4, (dim + 3) // 4), np.uint32), np.empty((4, (dim + 3) // 4))
+    c1 = np.uint64(stream) << np.uint64(31)
+    c2 = np.uint64(point)
+    c3 = np.uint64(trial)
+    words = np.empty((4, (dim + 3) // 4), np.uint32)
+    planes = np.empty((4, (dim + 3) // 4))
     z = planes.reshape(-1)[:dim]
     overflows = 0
     for i in range(n):
@@ -220,7 +223,8 @@ def token_normals(tokens, attempts, seed, matrix, z):
     """Standard normal deviates of tokens, z [k, dim]: functions of (seed, token, attempt, matrix) and of dim."""
     dim = z.shape[1]
     key0, key1 = np.uint64(seed & np.uint64(0xFFFFFFFF)), np.uint64(seed >> np.uint64(32))
-    words, planes = np.empty((4, (dim + 3) // 4), np.uint32), np.empty((4, (dim + 3) // 4))
+    words = np.empty((4, (dim + 3) // 4), np.uint32)
+    planes = np.empty((4, (dim + 3) // 4))
     for i in range(tokens.size):
         attempt = np.uint64(attempts[i])
         row_deviates(tokens[i], False, np.uint64(0), key0, key1, attempt, np.uint64(matrix), words, planes)
@@ -235,8 +239,7 @@ def token_steps(tokens, attempts, most, seed, matrix, steps):
     words = np.empty((4, (dim + 3) // 4), np.uint32)
     stream = np.uint64(1 << 31)
     for i in range(tokens.size):
-        c1, attempt = np.uint64(tokens[i]) | stream, np.uint64(attempts[i])
-        fill_words(DENSE, c1, attempt, np.uint64(matrix), key0, key1, words)
+        fill_words(DENSE, np.uint64(tokens[i]) | stream, np.uint64(attempts[i]), np.uint64(matrix), key0, key1, words)
         flat = words.reshape(-1)
         for d in range(dim):
             length = 1 + np.int64((np.uint64(flat[d] >> np.uint32(1)) * np.uint64(most)) >> np.uint64(31))

@@ -1,8 +1,8 @@
-"""Chebyshev distances of all pairs of rows, compiled: what `darkvocab.numerics.chebyshev` composes.
+"""Chebyshev distances of all pairs of rows, compiled: the kernels of `darkvocab.numerics.chebyshev`.
 
 Rows are kept twice: as they come, [n, dim], and in tiles [tiles, dim, lanes], where one column of as many rows as fill
-`TILE_BYTES` is contiguous. The inner loop holds the distances of one row to a tile in registers and visits the columns
-that it is told. float32 values whose lower 16 bits are 0 (bfloat16 and all that it holds) are tiled by their upper 16.
+`TILE_BYTES` is contiguous. The inner loop holds the distances of one row to a tile in registers and visits only
+listed columns. float32 values whose lower 16 bits are 0 (bfloat16 and all that it holds) are tiled by their upper 16.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,9 @@ def _raise_by(further: str) -> Callable[..., Any]:
         number_bytes = {ir.FloatType(): 4, ir.DoubleType(): 8}[number]
         packed = stored == ir.IntType(16)
         lanes = TILE_BYTES // number_bytes  # of one vector
-        vector, int64, int32 = ir.VectorType(number, lanes), ir.IntType(64), ir.IntType(32)
+        vector = ir.VectorType(number, lanes)
+        int64 = ir.IntType(64)
+        int32 = ir.IntType(32)
         words = ir.VectorType(int32, lanes)
         undefined = ir.Constant(vector, ir.Undefined)
         of = ir.FunctionType(vector, [vector])
@@ -65,7 +67,8 @@ def _raise_by(further: str) -> Callable[..., Any]:
             address = builder.gep(tiles, [builder.mul(column, ir.Constant(int64, lanes * len(targets)))])
             for place, entries in zip(furthest, values_at(address), strict=True):
                 ends = (number_of_row, entries) if further == "below" else (entries, number_of_row)
-                by, most = builder.fsub(*ends), builder.load(place)
+                by = builder.fsub(*ends)
+                most = builder.load(place)
                 by = builder.call(magnitude, [by]) if further == "apart" else by
                 builder.store(builder.select(builder.fcmp_ordered(">", by, most), by, most), place)
         for target, place in zip(targets, furthest, strict=True):
@@ -88,10 +91,9 @@ def fill_tiles(rows, tiles):
     lanes = tiles.shape[2]
     for t in range(len(tiles)):
         for start in range(0, dim, LINE):
-            stop = min(start + LINE, dim)
             for lane in range(lanes):
                 row = rows[min(t * lanes + lane, n - 1)]
-                for d in range(start, stop):
+                for d in range(start, min(start + LINE, dim)):
                     tiles[t, d, lane] = row[d]
 
 
@@ -102,11 +104,10 @@ def fill_packed(rows, pairs):
     half = pairs.shape[2]
     for t in range(len(pairs)):
         for start in range(0, dim, LINE):
-            stop = min(start + LINE, dim)
             for lane in range(half):
                 lower = rows[min(2 * t * half + lane, n - 1)]
                 upper = rows[min(2 * t * half + lane + half, n - 1)]
-                for d in range(start, stop):
+                for d in range(start, min(start + LINE, dim)):
                     low, high = np.uint32(bits_of(lower[d])), np.uint32(bits_of(upper[d]))
                     pairs[t, d, lane] = (low >> np.uint32(16)) | (high & np.uint32(0xFFFF0000))
 
@@ -120,8 +121,7 @@ def masks_outside(typingctx, row, low, high, start):
     signature = types.UniTuple(types.uint64, 2)(row, low, high, types.int64)
 
     def codegen(context, builder, signature, args):
-        number = context.get_data_type(signature.args[0].dtype)
-        vector = ir.VectorType(number, MASKED)
+        vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), MASKED)
 
         def entries(n: int) -> ir.Value:
             address = builder.gep(context.make_array(signature.args[n])(context, builder, args[n]).data, [args[3]])
@@ -149,11 +149,10 @@ def lowest_bit(typingctx, bits):
 def list_outside(rows, low, high, starts, columns, values):
     """Columns and values of the entries below low and above high of their column: starts [2 n + 1] of each row's.
 
-    Row after row, first those below, then those above. Returns how many there are; where that is more than the room
-    given, the lists are not whole.
+    Row after row, first those below, then those above. Returns how many there are, of which the first are listed.
     """
     n, dim = rows.shape
-    room, count = columns.size, 0
+    count = 0
     above = np.empty((dim + MASKED - 1) // MASKED, np.uint64)
     for i in range(n):
         row = rows[i]
@@ -168,20 +167,20 @@ def list_outside(rows, low, high, starts, columns, values):
                 for d in range(start, dim):
                     below |= np.uint64(row[d] < low[d]) << np.uint64(d - start)
                     above[word] |= np.uint64(row[d] > high[d]) << np.uint64(d - start)
-            count = _list(row, below, start, count, room, columns, values)
+            count = _list(row, below, start, count, columns, values)
         starts[2 * i + 1] = count
         for word in range(above.size):
-            count = _list(row, above[word], word * MASKED, count, room, columns, values)
+            count = _list(row, above[word], word * MASKED, count, columns, values)
     starts[2 * n] = count
     return count
 
 
 @kernel(forceinline=True)
-def _list(row, bits, start, count, room, columns, values):
+def _list(row, bits, start, count, columns, values):
     while bits:
         d = start + lowest_bit(bits)
         bits &= bits - np.uint64(1)
-        if count < room:
+        if count < columns.size:
             columns[count] = d
             values[count] = row[d]
         count += 1
@@ -198,7 +197,7 @@ def _distance(a, b):
 
 @kernel()
 def _settle(row, rows, width, out):
-    """Compare `row` in full with those of the rows that it comes out nearer to than `width`."""
+    """Compare `row` in full with the rows whose distance so far is below `width`."""
     near = False
     for j in range(out.size):
         near |= out[j] < width
@@ -225,10 +224,13 @@ def stream(tiles, lanes, rows, starts, columns, values, width, out):
     starts [2 n + 1]; out [m, tiles * lanes], zeros. A pair is as far apart as the entries of either row make it, the
     later row's first; pairs that come out nearer than `width` may differ most in a column that neither lists.
     """
-    n, m = len(rows), len(out)
+    n = len(rows)
+    m = len(out)
     square = np.empty((lanes, lanes), out.dtype)
     for t in range(len(tiles)):
-        tile, first, last = tiles[t], t * lanes, min((t + 1) * lanes, n)
+        tile = tiles[t]
+        first = t * lanes
+        last = min((t + 1) * lanes, n)
         for i in range(min(m, first)):
             distances = out[i, first:last]
             _raise(tile, starts, i, columns, values, distances)
@@ -268,7 +270,8 @@ def tally(keys, first, weights, bins):
     """
     largest = keys[0, 0] ^ keys[0, 0]
     for i in range(keys.shape[0]):
-        its_keys, its_weights = keys[i, i + 1 : weights.size - first], weights[first + i + 1 :]
+        its_keys = keys[i, i + 1 : weights.size - first]
+        its_weights = weights[first + i + 1 :]
         for j in range(its_keys.size):
             largest = max(largest, its_keys[j])
         for j in range(its_keys.size):
@@ -283,7 +286,8 @@ def tally(keys, first, weights, bins):
 def tally_within(keys, first, weights, bin, low):
     """low[key & 0xFFFF] counts the pairs whose key >> 16 is `bin`; otherwise as `tally`."""
     for i in range(keys.shape[0]):
-        its_keys, its_weights = keys[i, i + 1 : weights.size - first], weights[first + i + 1 :]
+        its_keys = keys[i, i + 1 : weights.size - first]
+        its_weights = weights[first + i + 1 :]
         for j in range(its_keys.size):
             if its_keys[j] >> 16 == bin:
                 low[its_keys[j] & 0xFFFF] += weights[first + i] * its_weights[j]
@@ -294,7 +298,8 @@ def count_near(block, first, weights, limit):
     """Pairs of rows `first`.. and later ones at a distance <= limit, each counted as in `tally`."""
     count = 0
     for i in range(block.shape[0]):
-        row, its_weights = block[i, i + 1 : weights.size - first], weights[first + i + 1 :]
+        row = block[i, i + 1 : weights.size - first]
+        its_weights = weights[first + i + 1 :]
         near = False
         for j in range(row.size):
             near |= row[j] <= limit
@@ -314,24 +319,26 @@ def connect(block, first, weights, limit, degrees, parent):
     """
     for i in range(block.shape[0]):
         one = first + i
-        row, its_weights, its_degrees = block[i, i + 1 : weights.size - first], weights[one + 1 :], degrees[one + 1 :]
+        row = block[i, i + 1 : weights.size - first]
+        its_weights = weights[one + 1 :]
+        its_degrees = degrees[one + 1 :]
         its_parents = parent[one + 1 :]
         near = False
         for j in range(row.size):
             near |= row[j] <= limit
         if not near:
             continue
-        tokens, apart = 0, False
+        tokens = 0
+        apart = False
         for j in range(row.size):
             is_near = row[j] <= limit
             tokens += its_weights[j] * is_near
             its_degrees[j] += weights[one] * is_near
             apart |= is_near & (its_parents[j] != parent[one])
         degrees[one] += tokens
-        if apart:
-            for j in range(row.size):
-                if row[j] <= limit and its_parents[j] != parent[one]:
-                    unite(parent, one, one + 1 + j)
+        for j in range(row.size if apart else 0):
+            if row[j] <= limit and its_parents[j] != parent[one]:
+                unite(parent, one, one + 1 + j)
 
 
 @kernel()
@@ -345,7 +352,7 @@ def fit_windows(ordered, width, low, high):
     n = ordered.shape[1]
     for d in range(ordered.shape[0]):
         values = ordered[d]
-        best, start, first = 0, 0, 0
+        best = start = first = 0
         span = width
         for last in range(n):
             while values[last] - values[first] > width:

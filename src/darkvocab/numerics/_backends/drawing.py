@@ -1,6 +1,6 @@
 """Drawing grid cells under noise, compiled: runs of cells, their thresholds, and the sparse sampler.
 
-A run is neighbours together where noise cannot tell them apart.
+A run is a block of neighbouring cells that noise hardly tells apart.
 """
 
 import math
@@ -19,16 +19,17 @@ RARE = np.uint64(1 << 59)  # of 2**64: columns that move less often than 1 in 32
 def _threshold(k, base, sigma, float32, mantissa_bits, min_exponent):
     """Return the deviate from which a component is in cell k or above.
 
-    A real z. In the float32 chain z itself is rounded to float32 first, so the threshold is the midpoint below the
-    smallest float32 that reaches the cell: found around the real number's threshold by steps that double, then halve,
-    over the ordered float32 values (the chain is monotone).
+    With `float32`, z itself is rounded to float32 first, so the threshold is the midpoint below the smallest float32
+    that reaches the cell. It is searched from the real threshold on, by steps that double and then halve, over the
+    ordered float32 values: `perturbed` is monotone in z.
     """
     boundary = value_of(2 * k - 1, mantissa_bits + 1, min_exponent)  # a number of the grid of half the spacing
     real = (boundary - base) / sigma
     if not float32:
         return real
     hit = np.int64(0x49800000)  # ordered index of float32 2**20, beyond any deviate
-    miss, step = -hit, 1
+    miss = -hit
+    step = 1
     bits = np.int64(bits_of(np.float32(min(max(real, -1048575.0), 1048575.0))))
     order = bits if bits >= 0 else -(bits & 0x7FFFFFFF)
     while hit - miss > 1:
@@ -51,7 +52,8 @@ def _run_end(k, width, mantissa_bits, min_exponent):
 
     A power of two, whose cell is narrower than those above it, is always alone.
     """
-    code, mantissa = abs(k), (1 << mantissa_bits) - 1
+    code = abs(k)
+    mantissa = (1 << mantissa_bits) - 1
     if code & mantissa == 0:
         return k
     spacing = from_bits((max((code >> mantissa_bits) - 1, 0) + min_exponent - mantissa_bits + 1023) << 52)
@@ -64,11 +66,9 @@ def _run_end(k, width, mantissa_bits, min_exponent):
 
 @kernel()
 def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, last):
-    """Runs of every column's cells low..high; within 2**-12 of `width` around zero all cells are one run.
+    """Count the runs of every column's cells low..high; within 2**-12 of `width` around zero all cells are one run.
 
-    starts [columns + 1]; last [runs] their last cells, or empty: count only.
-
-    Returns the number of runs.
+    starts [columns + 1]; last [runs] gets their last cells, unless it is empty.
     """
     near = index_of(width * 2.0**-12, mantissa_bits, min_exponent, max_code)
     n = 0
@@ -90,7 +90,7 @@ def run_edges(low, high, width, mantissa_bits, min_exponent, max_code, starts, l
 
 @kernel()
 def edge_deviates(base, starts, last, sigma, float32, mantissa_bits, min_exponent, out):
-    """The `_threshold` beyond each run but its column's last, whose place in `out` stays."""
+    """Write the `_threshold` beyond each run to out; the entry of a column's last run is left as it is."""
     for d in range(base.size):
         for run in range(starts[d], starts[d + 1] - 1):
             out[run] = _threshold(last[run] + 1, base[d], sigma, float32, mantissa_bits, min_exponent)
@@ -100,8 +100,7 @@ def edge_deviates(base, starts, last, sigma, float32, mantissa_bits, min_exponen
 def cdf_words(z, laplace, out):
     """out[i] = round(2**64 * P(deviate < z[i])): the uniform 64-bit word from which the deviate is at least z.
 
-    Standard normal, or Laplace of standard deviation 1. Full relative precision in both tails; clipped to
-    [0, 2**64 - 1].
+    Standard normal, or Laplace of standard deviation 1. Full relative precision in both tails; at most 2**64 - 1.
     """
     for i in range(z.size):
         far = abs(z[i])
@@ -139,7 +138,8 @@ def draw_sparse(columns, shift, starts, thresholds, seed_low, seed_high, point, 
     """
     n = out.shape[0]
     key0, key1 = np.uint64(seed_low), np.uint64(seed_high)
-    c2, c3 = np.uint64(point), np.uint64(trial)
+    c2 = np.uint64(point)
+    c3 = np.uint64(trial)
     for chunk in range(0, n, LANES):
         size = min(LANES, n - chunk)
         for j in range(columns.size):
@@ -199,8 +199,7 @@ def leaving(shift, starts, thresholds, away, below, above, scale):
 def _leaving(edges, home):
     """Return how a component leaves its home cell, cell number `home` of its column, as 64-bit words.
 
-    2**64 times the probability that it does, the part of it that is below, and the word from which it is above: 0 for
-    none, 2**64.
+    2**64 times the probability that it does, the part of it that is below, and the word from which it is above, or 0.
     """
     below = edges[home - 1] if home > 0 else np.uint64(0)
     above = edges[home] if home < edges.size else np.uint64(0)
@@ -216,7 +215,8 @@ def _gap_scale(away):
 @kernel(inline="always")
 def _scaled(high, low, n):
     """Multiply the 64-bit fraction 0.(high)(low) by n and round down: uniform over 0 .. n - 1."""
-    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    mask = np.uint64(0xFFFFFFFF)
+    half = np.uint64(32)
     n_high, n_low = n >> half, n & mask
     middle = high * n_low + ((low * n_low) >> half)
     return high * n_high + (middle >> half) + ((low * n_high + (middle & mask)) >> half)

@@ -76,7 +76,8 @@ def _root(parent, i):
 @kernel(forceinline=True)
 def unite(parent, i, j):
     """Make one set of those of i and j; a set goes by its smallest member."""
-    i, j = _root(parent, i), _root(parent, j)
+    i = _root(parent, i)
+    j = _root(parent, j)
     if i < j:
         parent[j] = i
     else:

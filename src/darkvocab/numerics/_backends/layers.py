@@ -1,4 +1,4 @@
-"""What lies between the matrix products of a GPT-2, forwards and backwards, compiled for one core.
+"""Layers of a GPT-2 between its matrix products, forwards and backwards, compiled for one core.
 
 Rows of activations are float32; or uint16 that hold bfloat16 words; or, for products in float32 of bfloat16 numbers,
 uint32 that hold a float32's bits, rounded to bfloat16 where they are read and where they are written. All is computed
@@ -21,7 +21,7 @@ SIXTEEN = ir.Constant(WORD, 16)
 
 
 def _nearest(builder, bits):
-    """The bits of a finite float32 rounded to bfloat16, to nearest even."""
+    """Return the bits of a finite float32 rounded to bfloat16, to nearest even."""
     odd = builder.and_(builder.lshr(bits, SIXTEEN), ir.Constant(WORD, 1))
     bits = builder.add(builder.add(bits, ir.Constant(WORD, 0x7FFF)), odd)
     return builder.and_(bits, ir.Constant(WORD, 0xFFFF0000))
@@ -32,10 +32,10 @@ def widen(typingctx, x):
     """The float32 that an entry holds."""
 
     def codegen(context, builder, signature, args):
-        (entry,), (kind,) = args, signature.args
+        (kind,) = signature.args
         if kind == types.float32:
-            return entry
-        bits = _nearest(builder, entry) if kind == types.uint32 else builder.shl(builder.zext(entry, WORD), SIXTEEN)
+            return args[0]
+        bits = _nearest(builder, args[0]) if kind == types.uint32 else builder.shl(builder.zext(args[0], WORD), SIXTEEN)
         return builder.bitcast(bits, ir.FloatType())
 
     return types.float32(x), codegen
@@ -90,62 +90,62 @@ def normalise(x, added, gain, shift, centred, eps, total, out, mean, scale):
         for d in range(dim):
             square += (row[d] - m) * (row[d] - m)
         s = np.float32(1) / np.sqrt(square / np.float32(dim) + eps)
-        mean[i], scale[i] = m, s
+        mean[i] = m
+        scale[i] = s
         for d in range(dim):
             out[i, d] = narrow((row[d] - m) * s * gain[d] + shift[d], out[i, d])
 
 
 @kernel(fastmath=FAST)
-def normalise_back(x, mean, scale, gain, centred, pushed, push, passed, push_gain, push_shift):
-    """push [n, dim] float32 += what the gradient `pushed` of the output says of the input; passed: the same, narrowed.
-
-    push_gain and push_shift [dim] are added to.
-    """
+def normalise_back(x, mean, scale, gain, centred, output_grad, grad, added_grad, gain_grad, shift_grad):
+    """Add the gradients to grad [n, dim], gain_grad and shift_grad [dim]; added_grad gets grad, narrowed."""
     n, dim = x.shape
     for i in range(n):
-        m, s = mean[i], scale[i]
-        along, level = np.float32(0), np.float32(0)
+        m = mean[i]
+        s = scale[i]
+        along = level = np.float32(0)
         for d in range(dim):
             unit = (x[i, d] - m) * s
-            by = widen(pushed[i, d])
-            push_gain[d] += by * unit
-            push_shift[d] += by
+            by = widen(output_grad[i, d])
+            gain_grad[d] += by * unit
+            shift_grad[d] += by
             along += by * gain[d] * unit
             level += by * gain[d]
         along /= np.float32(dim)
         level = level / np.float32(dim) if centred else np.float32(0)
         for d in range(dim):
             unit = (x[i, d] - m) * s
-            push[i, d] += s * (widen(pushed[i, d]) * gain[d] - level - unit * along)
-            passed[i, d] = narrow(push[i, d], passed[i, d])
+            grad[i, d] += s * (widen(output_grad[i, d]) * gain[d] - level - unit * along)
+            added_grad[i, d] = narrow(grad[i, d], added_grad[i, d])
 
 
 @kernel(fastmath=FAST)
-def gelu(u, slope):
-    """u = GELU(u) in its tanh form, slope = its derivative; both flat."""
-    k, cubic = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
+def gelu(u, gelu_grad):
+    """Replace u, flat, by GELU(u) in its tanh form, and write the derivative to gelu_grad."""
+    k = np.float32(math.sqrt(2 / math.pi))
+    cubic = np.float32(0.044715)
     half, one, two, three = np.float32(0.5), np.float32(1), np.float32(2), np.float32(3)
     for i in range(u.size):
         x = widen(u[i])
         tanh = one - two / (exp(two * k * (x + cubic * x * x * x)) + one)
         u[i] = narrow(half * x * (one + tanh), u[i])
-        steep = half * (one + tanh) + half * x * (one - tanh * tanh) * k * (one + three * cubic * x * x)
-        slope[i] = narrow(steep, slope[i])
+        derivative = half * (one + tanh) + half * x * (one - tanh * tanh) * k * (one + three * cubic * x * x)
+        gelu_grad[i] = narrow(derivative, gelu_grad[i])
 
 
 @kernel(fastmath=FAST)
-def gelu_back(pushed, slope, sums):
-    """pushed [n, dim] *= slope; sums [dim] += the sums of its columns."""
-    for i in range(pushed.shape[0]):
-        for d in range(pushed.shape[1]):
-            by = widen(pushed[i, d]) * widen(slope[i, d])
-            pushed[i, d] = narrow(by, pushed[i, d])
+def gelu_back(output_grad, gelu_grad, sums):
+    """Multiply output_grad [n, dim] by gelu_grad, and add the sums of its columns to sums [dim]."""
+    for i in range(output_grad.shape[0]):
+        for d in range(output_grad.shape[1]):
+            by = widen(output_grad[i, d]) * widen(gelu_grad[i, d])
+            output_grad[i, d] = narrow(by, output_grad[i, d])
             sums[d] += by
 
 
 @kernel(fastmath=FAST)
 def add_columns(x, sums):
-    """sums [dim] += the sums of the columns of x [n, dim]."""
+    """Add the sums of the columns of x [n, dim] to sums [dim]."""
     for i in range(x.shape[0]):
         for d in range(x.shape[1]):
             sums[d] += widen(x[i, d])
@@ -153,18 +153,18 @@ def add_columns(x, sums):
 
 @kernel()
 def round_entries(x):
-    """x, flat, rounded to its type: uint32 that hold float32 bits, to bfloat16."""
+    """Round x, flat, to its type: uint32 that hold float32 bits to bfloat16."""
     for i in range(x.size):
         x[i] = narrow(widen(x[i]), x[i])
 
 
 @kernel(fastmath=FAST)
 def attend(scores, scale):
-    """scores [heads, t, t] = softmax of scale * scores over the places up to each one's own; 0 beyond."""
-    heads, places, _ = scores.shape
-    room = np.empty(places, np.float32)
+    """Replace scores [heads, t, t] by the softmax of scale * scores over positions up to each query's; 0 beyond."""
+    heads, length, _ = scores.shape
+    room = np.empty(length, np.float32)
     for h in range(heads):
-        for i in range(places):
+        for i in range(length):
             row = scores[h, i]
             top = np.int32(-(2**31))
             for j in range(i + 1):
@@ -178,29 +178,30 @@ def attend(scores, scale):
             total = np.float32(1) / total
             for j in range(i + 1):
                 row[j] = narrow(room[j] * total, row[j])
-            for j in range(i + 1, places):
+            for j in range(i + 1, length):
                 row[j] = narrow(np.float32(0), row[j])
 
 
 @kernel(fastmath=FAST)
-def attend_back(chances, pushed, scale):
-    """pushed [heads, t, t]: from the gradient of the chances to that of the scores."""
-    heads, places, _ = chances.shape
+def attend_back(probs, output_grad, scale):
+    """Turn output_grad [heads, t, t], the gradient of the probabilities, into that of the scores."""
+    heads, length, _ = probs.shape
     for h in range(heads):
-        for i in range(places):
-            p, by = chances[h, i], pushed[h, i]
+        for i in range(length):
+            p = probs[h, i]
+            by = output_grad[h, i]
             along = np.float32(0)
             for j in range(i + 1):
                 along += widen(p[j]) * widen(by[j])
             for j in range(i + 1):
                 by[j] = narrow(widen(p[j]) * (widen(by[j]) - along) * scale, by[j])
-            for j in range(i + 1, places):
+            for j in range(i + 1, length):
                 by[j] = narrow(np.float32(0), by[j])
 
 
 @kernel(fastmath=FAST)
 def cross_entropy(logits, labels, share):
-    """Sum of the losses of places whose label is >= 0; logits [n, vocabulary] = share * their gradient."""
+    """Return the sum of the losses where a label is >= 0; logits [n, vocabulary] become share * their gradient."""
     n, vocabulary = logits.shape
     room = np.empty(vocabulary, np.float32)
     loss = 0.0
@@ -230,23 +231,27 @@ def cross_entropy(logits, labels, share):
 
 
 @kernel()
-def embed(ids, tokens, places, out):
-    """out [n, dim] = the token's row plus its place's; ids [batch, t]."""
+def embed(ids, tokens, positions, out):
+    """Write each token's row plus its position's to out [n, dim]; ids [batch, t]."""
     batch, length = ids.shape
     for b in range(batch):
         for t in range(length):
-            row, token, place = out[b * length + t], tokens[ids[b, t]], places[t]
+            row = out[b * length + t]
+            token = tokens[ids[b, t]]
+            position = positions[t]
             for d in range(row.size):
-                row[d] = token[d] + place[d]
+                row[d] = token[d] + position[d]
 
 
 @kernel()
-def embed_back(ids, push, tokens, places):
-    """tokens and places += what the gradient of the embedded rows says of them."""
+def embed_back(ids, grad, tokens, positions):
+    """Add the gradient of the embedded rows to those of tokens and positions."""
     batch, length = ids.shape
     for b in range(batch):
         for t in range(length):
-            row, token, place = push[b * length + t], tokens[ids[b, t]], places[t]
+            row = grad[b * length + t]
+            token = tokens[ids[b, t]]
+            position = positions[t]
             for d in range(row.size):
                 token[d] += row[d]
-                place[d] += row[d]
+                position[d] += row[d]

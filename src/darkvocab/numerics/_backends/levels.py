@@ -1,4 +1,4 @@
-"""Laws of a snowball, compiled: of a sum of columns' costs, sums over levels and over cells, laws of distances."""
+"""Distributions of a snowball, compiled: sums of columns' costs, sums over levels and cells, and distances."""
 
 import math
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from .compilation import kernel
 
-CERTAIN = -50.0  # log P(no cell holds more) below which one is certain to, and more than one are expected to
-UNSEEN = 1e-20  # expected cells from which on a binomial law's tail is cut off
+CERTAIN = -50.0  # log P(no cell holds more) below which several are expected to, and one certainly does
+UNSEEN = 1e-20  # expected cells below which the tail of a binomial distribution is cut off
 
 
 @kernel()
@@ -19,8 +19,10 @@ def add_columns(starts, cost, p, width, mass, spread):
     zero adds nothing. Returns the probability of costs beyond the last bin.
     """
     n = mass.size
-    old_mass, old_spread = np.zeros(n + 2), np.zeros(n + 2)  # bin i at i + 1, between zeros
-    new_mass, new_spread = np.empty(n + 2), np.empty(n + 2)
+    old_mass = np.zeros(n + 2)  # bin i at i + 1, between zeros
+    old_spread = np.zeros(n + 2)
+    new_mass = np.empty(n + 2)
+    new_spread = np.empty(n + 2)
     old_mass[1] = 1.0
     occupied = 1
     beyond = 0.0
@@ -38,7 +40,8 @@ def add_columns(starts, cost, p, width, mass, spread):
             lower, upper = p[run] * (1.0 - share), p[run] * share
             to = low + 1 if share else low
             inside = min(occupied + to - low, n - low)
-            to_mass, to_spread = new_mass[1 + low :], new_spread[1 + low :]
+            to_mass = new_mass[1 + low :]
+            to_spread = new_spread[1 + low :]
             for i in range(inside):
                 to_mass[i] += lower * old_mass[i + 1] + upper * old_mass[i]
             for i in range(inside):
@@ -69,7 +72,9 @@ def occupied_sums(p, log_q, mass, n, few, sums):
         x[4] = n * (math.exp((n - 1) * log_q[i]) if n > 1 else 1.0)
         x[5] = n * (n - 1) / 2 * p[i] * (math.exp((n - 2) * log_q[i]) if n > 2 else 1.0)
         if n * p[i] >= few:
-            x[0], x[1], x[2] = x[3] - x[4], n - x[4], n * (1 - p[i]) + n * n * p[i] - x[4]
+            x[0] = x[3] - x[4]
+            x[1] = n - x[4]
+            x[2] = n * (1 - p[i]) + n * n * p[i] - x[4]
         else:
             x[:3] = 0.0
             term = x[5]
@@ -93,7 +98,8 @@ def power_sums(p, log_q, mass, n, sums):
     Zero where the exponent is negative.
     """
     most = sums.shape[2] - 1
-    powers, rests = np.ones(most), np.ones(most + 3)
+    powers = np.ones(most)
+    rests = np.ones(most + 3)
     sums[:] = 0.0
     for i in range(p.size):
         for k in range(1, powers.size):
@@ -119,7 +125,8 @@ def cells_beyond(ends, p, cells, n, log_ways, log_none, expected):
     first = ends[0]
     term = np.empty(2 * log_ways.size + 64)
     low = first + np.arange(term.size)
-    ratio, inverse = (n - low) / (low + 1.0), (low + 1.0) / (n - low)  # of one term to the next, but for the odds
+    ratio = (n - low) / (low + 1.0)  # of one term to the next, but for the odds
+    inverse = (low + 1.0) / (n - low)
     least = 0  # of `ends`: those before are certain
     for i in range(p.size):
         while least < ends.size and log_none[least] < CERTAIN:
@@ -137,7 +144,8 @@ def cells_beyond(ends, p, cells, n, log_ways, log_none, expected):
             term[last + 1 - start] = term[last - start] * (ratio[last - first] * odds)
             last += 1
         at = ends.size - 1
-        over, below = 0.0, term[0]
+        over = 0.0
+        below = term[0]
         for k in range(last, ends[least], -1):
             if k >= start:
                 over += term[k - start]
@@ -167,7 +175,8 @@ def _share(r, s, first, last, count, t):
 
     Cells of a run lie evenly, and the wider spacing is a multiple of the narrower: the count is exact.
     """
-    a, b = count[r], count[s]
+    a = count[r]
+    b = count[s]
     wide_r = (last[r] - first[r]) / (a - 1) if a > 1 else 0.0
     wide_s = (last[s] - first[s]) / (b - 1) if b > 1 else wide_r
     if a == 1:
@@ -187,37 +196,43 @@ def log_cdf(starts, first, last, count, p, below, above, n, t, out, since, until
     first, last [runs] where each run's cells begin and end, count how many they are, evenly spaced.
     """
     for i in range(t.size):
-        limit, total, lower, upper = t[i], 0.0, 0.0, np.inf
+        limit = t[i]
+        total = 0.0
+        lower, upper = 0.0, np.inf
         for j in range(starts.size - 1):
             low, high = starts[j], starts[j + 1]
             extent = last[high - 1] - first[low]
             if extent <= limit:
                 lower = max(lower, extent)
                 continue
-            within, beyond, s = 0.0, 0.0, low
+            within = beyond = 0.0
+            s = low
             for r in range(low, high):
                 if n * below[r] > 800:
                     break  # none of n draws is expected below run r with a probability above exp(-800)
                 # Of two draws in run r: that they are no more than t apart, and that the other is so far above.
-                within_run, beyond_run, width = 1.0, 0.0, last[r] - first[r]
+                within_run = 1.0
+                beyond_run = 0.0
+                width = last[r] - first[r]
                 if width > limit:
                     a = count[r]
                     steps = np.floor(limit / (width / (a - 1)))
                     within_run = (a + steps * (2 * a - steps - 1)) / (a * a)
                     beyond_run = (a - steps - 1) * (a - steps) / (2 * a * a)
-                    lower, upper = limit, limit
+                    lower = upper = limit
                 s = max(s, r + 1)
                 while s < high and last[s] - first[r] <= limit:
                     s += 1
                 if s > r + 1:
                     lower = max(lower, last[s - 1] - first[r])
                 near = above[r] if s == high else below[s] - below[r + 1]  # of later runs, up to t above run r's cells
-                far, k = 0.0, s  # and beyond, on the average over its cells
+                far = 0.0  # and beyond, on the average over its cells
+                k = s
                 while k < high and first[k] - last[r] <= limit:
                     share = _share(r, k, first, last, count, limit)
                     near += share * p[k]
                     far += (1 - share) * p[k]
-                    lower, upper = limit, limit
+                    lower = upper = limit
                     k += 1
                 if k < high:
                     upper = min(upper, first[k] - last[r])
@@ -225,12 +240,14 @@ def log_cdf(starts, first, last, count, p, below, above, n, t, out, since, until
                 if n == 0:  # the other draw lies above as often as below
                     within += p[r] * (2 * near + within_run * p[r])
                     beyond += 2 * p[r] * (far + beyond_run * p[r])
-                elif p[r] > 0:  # the least of n draws lies in run r, the others at most t above it
-                    missed = below[r] + far + beyond_run * p[r]
-                    if n * missed > 800:
-                        continue
-                    held = near + (1 - beyond_run) * p[r] if missed > 0.5 else 1 - missed
-                    log_held = np.log(held) if missed > 0.5 else np.log1p(-missed)
-                    within -= np.exp(n * log_held) * np.expm1(n * np.log1p(-min(1.0, p[r] / held)))
+                    continue
+                missed = below[r] + far + beyond_run * p[r]
+                if p[r] <= 0 or n * missed > 800:
+                    continue
+                # The least of n draws lies in run r, the others at most t above it.
+                held = near + (1 - beyond_run) * p[r] if missed > 0.5 else 1 - missed
+                log_held = np.log(held) if missed > 0.5 else np.log1p(-missed)
+                within -= np.exp(n * log_held) * np.expm1(n * np.log1p(-min(1.0, p[r] / held)))
             total += np.log1p(-beyond) if n == 0 and beyond < 0.5 else np.log(min(within, 1.0))
-        out[i], since[i], until[i] = total, lower, upper
+        out[i] = total
+        since[i], until[i] = lower, upper

@@ -10,12 +10,13 @@ from .rounding import bits_of, from_bits
 def tally_moves(before, after, l1, l2, l_inf):
     """Lengths [n] of each row's displacement in steps, from its ordered indices [n, dim] before and after."""
     for i in range(before.shape[0]):
-        total, top = np.int64(0), np.int64(0)
+        total = top = np.int64(0)
         for d in range(before.shape[1]):
             moved = abs(np.int64(after[i, d]) - np.int64(before[i, d]))
             total += moved
             top = max(top, moved)
-        l1[i], l_inf[i] = total, top
+        l1[i] = total
+        l_inf[i] = top
         squares = 0.0
         if total:
             for d in range(before.shape[1]):
@@ -30,15 +31,17 @@ def tally_displacements(before, after, sign, bits_before, bits_after, shift, sam
     bits_before, bits_after : the values' bits as float32, once shifted; words of bfloat16 are their upper halves
     same [n]: whether the words are the same ones. Squares are summed in eight lanes, in a fixed order.
     """
-    lanes, apart = np.empty(8), np.empty(before.shape[1])
+    lanes = np.empty(8)
+    apart = np.empty(before.shape[1])
     for i in range(before.shape[0]):
         different = before[i, 0] ^ before[i, 0]
         for d in range(before.shape[1]):
             different |= before[i, d] ^ after[i, d]
-        same[i], steps[i], l_inf[i], euclidean[i] = different == 0, 0, 0.0, 0.0
+        same[i] = different == 0
+        steps[i] = l_inf[i] = euclidean[i] = 0
         if different == 0:
             continue
-        top, most = np.int64(0), np.int64(0)
+        top = most = np.int64(0)
         for d in range(before.shape[1]):
             old, new = np.int64(before[i, d] & (sign - 1)), np.int64(after[i, d] & (sign - 1))
             old = -old if before[i, d] & sign else old
@@ -55,13 +58,38 @@ def tally_displacements(before, after, sign, bits_before, bits_after, shift, sam
                 lanes[j] += apart[d + j] * apart[d + j]
         for d in range(whole, before.shape[1]):
             lanes[d - whole] += apart[d] * apart[d]
-        steps[i], l_inf[i], euclidean[i] = top, from_bits(most), np.sqrt(lanes.sum())
+        steps[i] = top
+        l_inf[i] = from_bits(most)
+        euclidean[i] = np.sqrt(lanes.sum())
+
+
+@kernel()
+def tally_updates(before, after, driving, norms, seen, decays, always, in_batch, gradient, momentum, columns):
+    """Fill `columns` [n, 5] for rows of words [n, dim] of any width: asked, lost, moved, causes, norm.
+
+    See `training.updates`. `seen` is [n], or [0] where not known; `always`, of all rows, to `momentum` are causes.
+    """
+    for i in range(before.shape[0]):
+        n_asked, n_lost, n_moved, is_driven = 0, 0, 0, False
+        for d in range(before.shape[1]):  # twice the word of +-0 is 0
+            asked = driving.dtype.type(driving[i, d] + driving[i, d]) != 0
+            is_driven |= asked
+            asked |= decays & (before.dtype.type(before[i, d] + before[i, d]) != 0)
+            moved = before[i, d] != after[i, d]
+            n_asked += asked
+            n_lost += asked & (not moved)
+            n_moved += moved
+        causes = always | (in_batch if seen.size and seen[i] else 0)
+        causes |= gradient if norms[i] != 0 else momentum if is_driven else 0
+        columns[i, 0], columns[i, 1], columns[i, 2], columns[i, 3] = n_asked, n_lost, n_moved, causes
+        columns[i, 4] = norms[i]
 
 
 @kernel()
 def summarise_moves(l1, l2, l_inf, tokens):
     """Count which of these rows moved, and take mean and maximum over all of them of each length."""
-    n_moved, sum_l1, max_l1, sum_l2, max_l2, sum_l_inf, max_l_inf = 0, 0, 0, 0.0, 0.0, 0, 0
+    n_moved = sum_l1 = max_l1 = sum_l_inf = max_l_inf = 0
+    sum_l2 = max_l2 = 0.0
     for token in tokens:
         n_moved += l_inf[token] > 0
         sum_l1 += l1[token]
@@ -81,24 +109,29 @@ def sum_pairs(values, index, weights, in_weight, in_steps):
     values [n, dim] float32, index [n, dim] ordered indices; weights [sets, n] float64: of how many tokens of a set each
     row is. in_weight, in_steps [sets].
     """
-    apart, steps = np.empty(len(values)), np.empty(len(values))
+    apart = np.empty(len(values))
+    steps = np.empty(len(values))
     in_weight[:] = 0.0
     in_steps[:] = 0.0
     for i in range(values.shape[0]):
         for j in range(i):
-            top, most = bits_of(np.float32(0)), index.dtype.type(0)
+            top = bits_of(np.float32(0))
+            most = index.dtype.type(0)
             for d in range(values.shape[1]):
                 top = max(top, bits_of(abs(values[i, d] - values[j, d])))  # as integers: a compiler reorders no floats
                 most = max(most, abs(index[i, d] - index[j, d]))
-            apart[j], steps[j] = from_bits(top), most
+            apart[j] = from_bits(top)
+            steps[j] = most
         for k in range(len(weights)):
-            weight, step = in_weight[k], in_steps[k]  # in registers: memory would be waited for, pair by pair
+            weight = in_weight[k]  # in registers: memory would be waited for, pair by pair
+            step = in_steps[k]
             for j in range(i if weights[k, i] else 0):
                 pairs = weights[k, i] * weights[k, j]
                 if pairs:  # an infinite distance counts only in its own sets
                     weight += pairs * apart[j]
                     step += pairs * steps[j]
-            in_weight[k], in_steps[k] = weight, step
+            in_weight[k] = weight
+            in_steps[k] = step
 
 
 @kernel()
@@ -123,7 +156,7 @@ def around_mean(before, after, tokens, mean):
     before : [n_tokens, dim], or None for the rows after themselves
     """
     mean[:] = 0.0
-    total, largest = 0.0, 0.0
+    total = largest = 0.0
     for again in (False, True):  # the mean, then what lies around it
         for token in tokens:
             square = 0.0

@@ -15,7 +15,7 @@ from .compilation import kernel
 from .distances import TILE_BYTES, lowest_bit
 from .grouping import unite
 
-ROWS = 8  # rows that meet a tile while it is in the first-level cache
+CACHED_ROWS = 8  # rows that meet a tile while it is in the first-level cache
 AT_ONCE = 128  # columns of two rows that are compared before their difference is looked at
 FURTHEST = 2**31 - 1  # deviation that is told from larger ones
 
@@ -29,7 +29,8 @@ def lanes_near(typingctx, tiles, at, number, limit):
     signature = types.uint64(tiles, types.int64, number, limit)
 
     def codegen(context, builder, signature, args):
-        kind, width = (context.get_data_type(signature.args[2]), signature.args[2].bitwidth)
+        kind = context.get_data_type(signature.args[2])
+        width = signature.args[2].bitwidth
         lanes = 8 * TILE_BYTES // width
         vector = ir.VectorType(kind, lanes)
 
@@ -38,8 +39,9 @@ def lanes_near(typingctx, tiles, at, number, limit):
             return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
 
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        entries = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
-        entries, numbers, most = builder.load(entries, align=width // 8), all_lanes(args[2]), all_lanes(args[3])
+        entries = builder.load(builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer()), align=width // 8)
+        numbers = all_lanes(args[2])
+        most = all_lanes(args[3])
         if isinstance(kind, ir.FloatType):
             of = ir.FunctionType(vector, [vector])
             magnitude = cgutils.get_or_insert_function(builder.module, of, f"llvm.fabs.v{lanes}f{width}")
@@ -65,15 +67,16 @@ def join(x, x_first, y, y_first, ends, limits, worker, workers, parent, weights,
     """Pairs of rows x_first.. (tiles x) and later rows y_first.. (tiles y) before ends[row] that are nowhere apart.
 
     Apart is what differs by more than limits [columns] in its column. x and y are the same, or y begins behind x; ends
-    [n] ascending. Of blocks of `ROWS` rows of x this worker takes every `workers`-th. Near rows get into one set of
-    `parent` [n]; degrees [n] and tokens [n] grow by 1 and the other's weight; pairs [2, room] lists what it has room
-    for. Returns how many pairs there are.
+    [n] ascending. This worker takes every `workers`-th block of `CACHED_ROWS` rows of x. Near rows get into one set of
+    `parent` [n]; degrees [n] and tokens [n] grow by 1 and the other's weight; pairs [2, room] lists the first pairs.
+    Returns how many there are.
     """
     tiles, columns, lanes = y.shape
-    n, flat = ends.size, y.reshape(-1)
+    n = ends.size
+    flat = y.reshape(-1)
     count = 0
-    for start in range(worker * ROWS, min(len(x) * lanes, n - x_first), workers * ROWS):
-        stop = min(start + ROWS, len(x) * lanes, n - x_first)
+    for start in range(worker * CACHED_ROWS, min(len(x) * lanes, n - x_first), workers * CACHED_ROWS):
+        stop = min(start + CACHED_ROWS, len(x) * lanes, n - x_first)
         last = ends[x_first + stop - 1]
         first_tile = max(x_first + start + 1 - y_first, 0) // lanes
         for tile in range(first_tile, min(tiles, (last - y_first + lanes - 1) // lanes)):
@@ -122,10 +125,12 @@ def compare_each(one, other, limit, near):
 def nearest(index, targets, steps):
     """steps[i] = smallest over rows y of `targets` of max_d |index[i, d] - y[d]|; ordered indices, int32.
 
-    In the column in which a row is furthest from one target it mostly is as far from the next: one look rules that out.
+    A row mostly is as far from the next target in the column in which it was furthest from the first: look there first.
     """
     for i in range(index.shape[0]):
-        x, column, least = index[i], 0, np.int64(1 << 32)  # beyond any difference
+        x = index[i]
+        column = 0
+        least = np.int64(1 << 32)  # beyond any difference
         for k in range(targets.shape[0]):
             y = targets[k]
             if abs(np.int64(x[column]) - np.int64(y[column])) >= least:
@@ -134,10 +139,8 @@ def nearest(index, targets, steps):
             for d in range(x.size):
                 furthest = max(furthest, abs(np.int64(x[d]) - np.int64(y[d])))
             least = min(least, furthest)
-            for d in range(x.size if k == 0 else 0):
-                if abs(np.int64(x[d]) - np.int64(y[d])) == least:
-                    column = d
-                    break
+            while k == 0 and abs(np.int64(x[column]) - np.int64(y[column])) < least:
+                column += 1
         steps[i] = least
 
 
@@ -145,7 +148,8 @@ def nearest(index, targets, steps):
 def index_words(words, sign, index):
     """index[i, d] = ordered index of words[i, d], unsigned bit patterns whose sign bit is the word `sign`."""
     for i in range(words.shape[0]):
-        row, out = words[i], index[i]
+        row = words[i]
+        out = index[i]
         for d in range(row.size):
             code = np.int32(row[d] & ~sign)
             out[d] = -code if row[d] & sign else code
@@ -172,7 +176,8 @@ def profile(rows, centre, low, high, extremes):
     low and high [dim] are widened; extremes [n, 2 blocks] int32 has the largest, then the smallest, of each block of
     columns, clipped: whole numbers as they are, float32 as integers of their order.
     """
-    dim, blocks = rows.shape[1], extremes.shape[1] // 2
+    dim = rows.shape[1]
+    blocks = extremes.shape[1] // 2
     for i in range(rows.shape[0]):
         row = rows[i]
         for d in range(dim):
@@ -180,7 +185,8 @@ def profile(rows, centre, low, high, extremes):
             high[d] = max(high[d], row[d])
         for block in range(blocks):
             start = block * dim // blocks
-            part, middle = row[start : (block + 1) * dim // blocks], centre[start:]
+            part = row[start : (block + 1) * dim // blocks]
+            middle = centre[start:]
             largest = smallest = in_order(part[0] - middle[0])
             for d in range(part.size):
                 deviation = in_order(part[d] - middle[d])
@@ -193,7 +199,8 @@ def profile(rows, centre, low, high, extremes):
 def count_alike(ordered, reach, counts):
     """counts[d] = pairs of the ascending float64 values ordered[d] that are at most `reach` apart."""
     for d in range(ordered.shape[0]):
-        values, first = ordered[d], 0
+        values = ordered[d]
+        first = 0
         for last in range(values.size):
             while values[last] - values[first] > reach:
                 first += 1

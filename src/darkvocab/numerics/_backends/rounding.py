@@ -8,7 +8,7 @@ from .compilation import kernel
 
 _SAME_WIDTH = {types.float32: types.int32, types.float64: types.int64}
 EXPONENT = 0x7FF << 52  # bits of a float64
-WHOLE = 0x433 << 52  # of 2**52, whose significand holds a whole number
+INTEGER_BITS = 0x433 << 52  # of 2**52, whose significand holds a whole number
 
 
 @intrinsic
@@ -50,7 +50,7 @@ def index_of(x, mantissa_bits, min_exponent, max_code):
     far = abs(x)
     binade = bits_of(max(far, from_bits((min_exponent + 1023) << 52))) & EXPONENT
     significand = np.rint(min(far * from_bits(((mantissa_bits + 2046) << 52) - binade), 2.0**30))  # at most 2**24
-    steps = from_bits((binade >> 52) | WHOLE) - (2.0**52 + 1023 + min_exponent)
+    steps = from_bits((binade >> 52) | INTEGER_BITS) - (2.0**52 + 1023 + min_exponent)
     code = min(steps * (1 << mantissa_bits) + significand, max_code + 1.0)
     return np.int64(np.int32(-code if x < 0 else code))
 
@@ -88,10 +88,7 @@ def perturbed(base, z, sigma, float32):
 
 @kernel()
 def perturb(base, z, sigma, float32, mantissa_bits, min_exponent, max_code, out):
-    """Rows of `perturbed` components as ordered indices: base [dim], z [n, dim], out [n, dim] int.
-
-    Returns the number of overflows.
-    """
+    """Write ordered indices of `perturbed` components, base [dim] and z [n, dim], to out; return how many overflow."""
     overflows = 0
     for i in range(z.shape[0]):
         for d in range(z.shape[1]):
@@ -135,7 +132,8 @@ def unpack(data, bits, offset, scales, biases, mantissa_bits, min_exponent, larg
     table = np.empty(n_codes, np.float32)
     for i in range(len(out)):
         for g in range(scales.shape[1]):
-            scale, bias = scales[i, g], biases[i, g]
+            scale = scales[i, g]
+            bias = biases[i, g]
             if n_codes <= group:
                 for code in range(n_codes):
                     table[code] = _value(code - offset, scale, bias, carry, smallest, largest)

@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Borrowed(Concurrent):
-    """An executor of the caller's, left open."""
+    """Engine on an executor of the caller, which is left open."""
 
     def __init__(self, executor: Executor, n_workers: int) -> None:
         self._executor = executor
@@ -39,7 +39,7 @@ class Borrowed(Concurrent):
 
 
 class Threads(Borrowed):
-    """Threads of this process."""
+    """Engine of threads of this process."""
 
     def __init__(self, n_workers: int) -> None:
         super().__init__(ThreadPoolExecutor(n_workers), n_workers)
@@ -58,23 +58,20 @@ def open_engine(
 ) -> Engine:
     """Open an engine, to be used in a `with` block.
 
-    Raises InvalidInput where there is no such engine, or for fewer than one worker; MissingExtra, NoScheduler and
-    OtherVersion from Dask.
+    Raises InvalidInput for an unknown engine or under one worker; MissingExtra, NoScheduler, OtherVersion from Dask.
 
     Parameters
     ----------
     spec :
-        "serial": do each task when its result is asked for.
-        "threads": share this process; a thread that has begun a task ends it.
-        "processes": start new Pythons that import `work` and have nothing else of this process. One that dies is
-        replaced, and its task done again.
-        "local": serial for one worker; else threads where `nogil`, processes where not.
+        "serial": each task runs when its result is asked for.
+        "threads": threads of this process; one that has begun a task finishes it.
+        "processes": new Python processes that import `work`. One that dies is replaced, and its task repeated.
+        "local": serial for one worker; otherwise threads if `nogil`, else processes.
         "dask://HOST:PORT", "dask:SCHEDULER_FILE.json", or an address as Dask writes it (tcp://, tls://).
-        An executor: used as it is, and left open. Threads are given `shared` itself; others get it as bytes with each
-        task, and each of their processes unpickles it once.
-    workers : threads or processes, by default a core each; on a cluster, the fewest threads to keep busy
-    nogil : whether the work is mostly compiled code that lets other threads run
-    say : called with a sentence when a worker is replaced, or waited for
+        An executor: left open. Threads get `shared` itself, processes its pickle with each task, read once in each.
+    workers : threads or processes, by default one per core; on a cluster, the fewest threads to keep busy
+    nogil : the work is mostly compiled code that releases Python's lock
+    say : called with a sentence when a worker is replaced or waited for
     patience : seconds that a cluster may be without workers
 
     Examples

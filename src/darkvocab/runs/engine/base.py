@@ -16,32 +16,32 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 Say = Callable[[str], None]
 
-AHEAD = 2  # tasks begun for each worker: the one it does, and one that it finds when that is done
-TICK = 1.0  # seconds between looks at what may change while we wait: workers that join, a scheduler that goes
+TASKS_AHEAD = 2  # tasks submitted for each worker: the one it does, and the next one
+TICK = 1.0  # seconds between checks while waiting: workers may join, or a scheduler may go away
 SENTENCES: dict[str, str] = tomllib.loads(Path(__file__).with_name("sentences.toml").read_text("utf-8"))
 RESUME = "records that have landed in a run folder are kept: the same run with --resume goes on"
 
 
 class Engine(ABC):
-    """Something that does tasks; `open_engine` opens one, and leaving its `with` block closes it."""
+    """Interface of engines; `open_engine` opens one, and leaving its `with` block closes it."""
 
     @abstractmethod
     def map(self, work: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield the results of `work(shared, task)`, in the order of the tasks, as they come.
+        """Yield the results of `work(shared, task)`, in the order of the tasks.
 
-        Tasks are taken about two for each worker ahead. When the caller stops, tasks not begun are dropped. Raises the
-        first exception that `work` raises, as it is, without waiting for the tasks before it; from processes and
-        clusters WorkerDied, OtherVersion and EngineLost, too.
+        About two tasks for each worker are taken ahead; when the caller stops, tasks not begun are dropped. Raises the
+        first exception of `work` as it is, without waiting for earlier tasks; processes and clusters also raise
+        WorkerDied, OtherVersion and EngineLost.
 
         Parameters
         ----------
         work : a function of a module that workers can import
-        shared : what all tasks need; it travels once to each worker where the engine can do so
-        tasks : each travels by itself
+        shared : data of all tasks, sent once to each worker where the engine can do so
+        tasks : each is sent by itself
         """
 
     def close(self) -> None:  # noqa: B027, most have something to close
-        """End what was started for this engine."""
+        """Stop the workers of this engine."""
 
     def __enter__(self) -> Self:
         return self
@@ -51,35 +51,35 @@ class Engine(ABC):
 
 
 class Serial(Engine):
-    """Do each task when its result is asked for."""
+    """Engine that runs each task when its result is asked for."""
 
     def map(self, work: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task]) -> Iterator[Result]:
         return (work(shared, task) for task in tasks)
 
 
 class Concurrent(Engine):
-    """Keep futures of a few tasks ahead of the caller."""
+    """Engine that keeps a few tasks submitted ahead of the caller."""
 
     _n_workers: int
 
     @abstractmethod
     def _submitter(self, work: Callable[[Shared, Task], Result], shared: Shared) -> Callable[[Task], Future[Result]]:
-        """Return the function that begins a task."""
+        """Return the function that submits a task."""
 
     def _ahead(self) -> int:
-        """Return how many tasks to have begun by now; called every TICK. Raises where the engine is lost."""
-        return AHEAD * self._n_workers
+        """Return how many tasks should be submitted; called every TICK. Raises where the engine is lost."""
+        return TASKS_AHEAD * self._n_workers
 
     def _error(self, error: BaseException, task: Any) -> BaseException:
-        """Return the error to raise for one that a future raised."""
-        if isinstance(error, (CancelledError, BrokenExecutor)):  # we cancel only what nobody waits for
+        """Return the error to raise for a future's error."""
+        if isinstance(error, (CancelledError, BrokenExecutor)):  # we cancel no future that somebody waits for
             return EngineLost(f"the executor went away ({type(error).__name__}: {error}); {RESUME}")
         return error
 
     def map(self, work: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task]) -> Iterator[Result]:
         submit = self._submitter(work, shared)
         remaining = iter(tasks)
-        pending: dict[Future[Result], Task] = {}  # in their order
+        pending: dict[Future[Result], Task] = {}  # in the order of the tasks
         failed: Future[Future[Result]] = Future()
 
         def note_failure(future: Future[Result]) -> None:
@@ -100,11 +100,12 @@ class Concurrent(Engine):
                 wait(events, timeout=TICK, return_when=FIRST_COMPLETED)
                 if failed.done():
                     head = failed.result()
-                if head.done():
-                    task = pending.pop(head)
-                    if (error := _error_of(head)) is not None:
-                        raise self._error(error, task)
-                    yield head.result()
+                if not head.done():
+                    continue
+                task = pending.pop(head)
+                if (error := _error_of(head)) is not None:
+                    raise self._error(error, task)
+                yield head.result()
         except BrokenExecutor as error:  # from `submit`
             raise self._error(error, None) from None
         finally:

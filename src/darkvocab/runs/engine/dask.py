@@ -1,4 +1,4 @@
-"""Engine of a Dask cluster, which does again what a worker that died had begun."""
+"""Engine of a Dask cluster, which repeats the tasks of a worker that died."""
 
 import json
 import logging
@@ -19,18 +19,18 @@ from typing import Any
 from ...errors import EngineLost, InvalidInput, NoScheduler, WorkerDied, machine_errors
 from ...extras import import_extra
 from ...text import shorten
-from .base import AHEAD, RESUME, SENTENCES, TICK, Concurrent, Result, Say, Shared, Task
+from .base import RESUME, SENTENCES, TASKS_AHEAD, TICK, Concurrent, Result, Say, Shared, Task
 from .parcels import PACKAGES, Call, do_on_dask, other_version, pack, package_versions
 
 CONNECT = 8.0  # seconds for a scheduler to answer
-LOST = 10.0  # seconds of silence after which a scheduler that has answered before is given up
+LOST = 10.0  # seconds without an answer after which a scheduler counts as lost
 SETTINGS = {  # of Dask, while we use it
-    "distributed.comm.timeouts.tcp": 12.0,  # seconds after which a host that vanished is given up; no less than 11
-    "distributed.admin.large-graph-warning-threshold": "1TB",  # no warning where a task is as large as it has to be
+    "distributed.comm.timeouts.tcp": 12.0,  # seconds after which a host counts as lost; no less than 11
+    "distributed.admin.large-graph-warning-threshold": "1TB",  # our tasks may be large without a warning
 }
 LOGGERS = ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio")
-SILENT = 5.0  # seconds without workers until we say so
-SAY_AGAIN = 60.0  # seconds between such sentences
+SILENT = 5.0  # seconds without workers before the user is told
+SAY_AGAIN = 60.0  # seconds until the user is told again
 
 
 class Dask(Concurrent):
@@ -46,12 +46,12 @@ class Dask(Concurrent):
         self._is_lost = False
         self._asked = -math.inf  # when the number of threads was last asked for
         self._n_threads = 0
-        self._with_workers = time.monotonic()  # when there were some last
-        self._said = -math.inf  # when we said that there are none
+        self._with_workers = time.monotonic()  # when the cluster last had workers
+        self._said = -math.inf  # when the user was last told that it has none
         with ExitStack() as stack:
             for name in LOGGERS:
                 stack.callback(logging.getLogger(name).setLevel, logging.getLogger(name).level)
-                logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what they would report, we raise
+                logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # we raise what they would log
             stack.enter_context(dask.config.set(SETTINGS))
             connect = partial(distributed.Client, self._address, timeout=CONNECT - 1, set_as_default=False)
             try:
@@ -64,8 +64,8 @@ class Dask(Concurrent):
 
     def _submitter(self, work: Callable[[Shared, Task], Result], shared: Shared) -> Callable[[Task], Future[Result]]:
         key = f"darkvocab-{uuid.uuid4().hex}"
-        # Kept by the scheduler, where a worker that lacks it asks. As a dependency, Dask would hold that tasks belong
-        # where it is, and leave other workers idle.
+        # The scheduler keeps it, and each worker fetches it once. If it were a dependency, Dask would send tasks only
+        # to workers that have it.
         self._ask(self._client.set_metadata, [key], pack((work, shared)))
         self._open.callback(self._forget, key)
         submit = self._client.get_executor(pure=False).submit
@@ -82,7 +82,7 @@ class Dask(Concurrent):
             self._n_threads = sum(self._ask(self._client.nthreads).values())
             self._asked = now
             self._mind_absence(now)
-        return AHEAD * max(self._n_threads, self._at_least)
+        return TASKS_AHEAD * max(self._n_threads, self._at_least)
 
     def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         if self._client.status != "running" or self._is_lost:
@@ -112,7 +112,7 @@ class Dask(Concurrent):
         if isinstance(error, CancelledError):  # we cancel only what nobody waits for
             return self._lost()
         if isinstance(error, Exception):
-            self._refuse_other_versions()  # of workers that joined since: they may be why
+            self._refuse_other_versions()  # workers with another version may have joined
         if isinstance(error, KilledWorker):
             task = shorten(repr(task), 200)
             return WorkerDied(SENTENCES["killed"].format(task=task, worker=error.last_worker, resume=RESUME))
@@ -124,11 +124,11 @@ class Dask(Concurrent):
         for name in PACKAGES:
             try:
                 theirs = _within(LOST, ask_all, pkgutil.resolve_name, f"{name}:__version__")
-            except OSError:  # a timeout is one: a worker is too busy to say; every task looks, too
+            except OSError:  # or a timeout: a worker is too busy to answer; every task checks again
                 return
             for worker, version in sorted(theirs.items()):
                 if isinstance(version, OSError):
-                    continue  # a worker that is going
+                    continue  # a worker that is shutting down
                 if isinstance(version, BaseException):
                     version = "none"
                 if version != ours[name]:
@@ -143,7 +143,7 @@ class Dask(Concurrent):
 
 
 def _within(seconds: float, question: Callable[..., Any], *arguments: Any) -> Any:
-    """Return Dask's answer, or raise TimeoutError: its own timeouts fail where the other end accepts and is silent."""
+    """Return Dask's answer, or raise TimeoutError. Its own timeouts fail where a host accepts and never answers."""
     answer: Future[Any] = Future()
 
     def ask() -> None:

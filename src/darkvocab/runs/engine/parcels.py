@@ -1,4 +1,4 @@
-"""Pack work for another process: its function and settings as one parcel, unpickled once; each task as bytes."""
+"""Pickle work for other processes: function and shared data as one parcel, unpickled once, and each task."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import OtherVersion
 
-PACKAGES = ("darkvocab", "numpy", "numba")  # that records depend on: workers must have our versions
+PACKAGES = ("darkvocab", "numpy", "numba")  # records depend on them: workers must have our versions
 
 _unpack = lru_cache(maxsize=2)(pickle.loads)
 _unpacking = threading.Lock()  # a worker of several threads fetches and unpickles once, too
@@ -32,10 +32,9 @@ def do(parcel: bytes, task: bytes) -> Any:
 
 
 class Call:
-    """A call that is made where its pickle is read.
+    """A call that is made when its pickle is read.
 
-    A worker is then asked for `pickle.loads`, which every Python has: what the import of our function raises is the
-    task's error, where Dask would end the worker.
+    Workers run `pickle.loads`, which every Python has, so that a failing import is the task's error, not the worker's.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -46,7 +45,7 @@ class Call:
 
 
 def do_elsewhere(ours: dict[str, str], parcel: bytes, task: bytes) -> Any:
-    """Do one task in a worker not started here; versions are compared before anything is unpickled."""
+    """Do one task in a worker that we did not start; compare versions before anything is unpickled."""
     for name, version in package_versions().items():
         if version != ours[name]:
             raise other_version(_address(), name, version, ours[name])

@@ -1,4 +1,4 @@
-"""Engine of worker processes: new Pythons that are asked through their standard input and output."""
+"""Engine of worker processes: new Pythons that get tasks and answer through standard input and output."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ...text import shorten
 from .base import RESUME, SENTENCES, Concurrent, Result, Say, Shared, Task
 from .parcels import do, pack
 
-LIVES = 3  # worker processes that a task may kill
-START = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import serve; serve()"
+LIVES = 3  # worker processes that one task may kill
+WORKER_CODE = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import serve; serve()"
 
 
 class Processes(Concurrent):
-    """Worker processes, each with a thread that waits for it: it is then known which task a dead process had."""
+    """Engine of worker processes, each with a thread that waits for it, so that a dead process's task is known."""
 
     def __init__(self, n_workers: int, say: Say) -> None:
         self._n_workers = n_workers
@@ -74,7 +74,7 @@ class Processes(Concurrent):
         with self._lock:
             self._is_closed = True
         for worker in list(self._all):
-            worker.kill()  # its thread reads the end of its answers
+            worker.kill()  # the thread that waits for it gets EOFError
         self._threads.shutdown(cancel_futures=True)
         for worker in self._all:
             worker.end()
@@ -83,28 +83,30 @@ class Processes(Concurrent):
 class _Worker:
     """A new Python that does tasks, one at a time.
 
-    It starts without this process's `__main__`, threads, locks and open files; in a group of its own, so that Ctrl-C
-    does not reach it; and it ends when its standard input does, however this process ended.
+    It has nothing of this process's `__main__`, threads, locks and open files. It has its own process group, so that
+    Ctrl-C does not reach it, and it ends when its standard input is closed, however this process ended.
     """
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", START, *sys.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+            [sys.executable, "-c", WORKER_CODE, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            process_group=0,
         )
-        self._parcel: bytes | None = None  # the one it has
+        self._parcel: bytes | None = None  # the last one that was sent
 
     def ask(self, parcel: bytes, request: bytes) -> bytes:
         """Return the answer to a request. Raises EOFError where the process ended."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin
-        assert stdout
+        assert self._process.stdin
+        assert self._process.stdout
         try:
-            _send(stdin, b"" if self._parcel is parcel else parcel)
-            _send(stdin, request)
+            _send(self._process.stdin, b"" if self._parcel is parcel else parcel)
+            _send(self._process.stdin, request)
         except OSError:
             raise EOFError from None
         self._parcel = parcel
-        return _receive(stdout)
+        return _receive(self._process.stdout)
 
     def kill(self) -> None:
         self._process.kill()  # it holds nothing to save
@@ -139,7 +141,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the work may read and print, but not through our pipes
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what the work reads and prints must not use our pipes
     os.dup2(2, 1)
     inbox: SimpleQueue[tuple[bytes, bytes]] = SimpleQueue()
     threading.Thread(target=_listen, args=(requests, inbox), daemon=True).start()
@@ -159,11 +161,11 @@ def _listen(requests: IO[bytes], inbox: SimpleQueue[tuple[bytes, bytes]]) -> Non
         try:
             inbox.put((_receive(requests), _receive(requests)))
         except EOFError:
-            os._exit(0)  # the process that asked is gone, or wants no answer: not even the task's end is waited for
+            os._exit(0)  # the parent is gone or wants no answer: do not wait for the end of the task
 
 
 def _portable(error: BaseException) -> BaseException:
-    """Return the error with its traceback as a note; where it does not survive pickling, one that says the same."""
+    """Return the error with its traceback as a note, or a RuntimeError with that text if it cannot be pickled."""
     text = "".join(traceback.format_exception(error))
     try:
         error.add_note(f"\nin a worker process:\n{text}")

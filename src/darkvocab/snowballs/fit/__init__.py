@@ -1,7 +1,7 @@
-"""Which sigma explains an observed census best, how surely, how well, and what else explains it?
+"""Fit a snowball to an observed census: sigma with its interval, goodness of fit, and rival explanations.
 
-`run` has `fit`, its settings and its result; `targets` reads the census; `likelihood` estimates
-sigma and says how surely, `checks` how well, and what else there is.
+`run` holds `fit`, its settings and its result; `targets` reads the census; `likelihood` estimates
+sigma and its interval; `checks` tests the fit and compares it with other hypotheses.
 """
 
 from .run import Fit, FitResult, fit

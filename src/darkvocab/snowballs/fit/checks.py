@@ -1,9 +1,8 @@
-"""Check how well a census is explained: by snowballs drawn from a fit, by a bound on its chance, by any snowball; and
-by the other hypotheses that the notebooks argue over.
+"""Test a fit: against drawn snowballs, by a bound on the probability of the census, and against rival explanations.
 
-Against any snowball, whatever its sigma and its base, speak the rows of black holes. Both tests
-use only that tokens are independent and that noise is: from column to column for `association`,
-and with one peak for `gap`.
+Two tests on the rows of black holes reject snowballs of any sigma and base. They assume only that
+tokens are independent, and of the noise that its columns are independent (`association`) or that it
+has one peak (`gap`).
 """
 
 import math
@@ -24,17 +23,17 @@ from ...progress import Report
 from ...runs.randomness import BASE, generator
 from ...runs.records import record_types
 from ..theory import Partition
-from .likelihood import ERRORS, Estimate, Hypothesis, Likelihood, Uncertainty, drawn_partitions
+from .likelihood import ERROR_DRAWS, Estimate, Hypothesis, Likelihood, Uncertainty, drawn_partitions
 
-SIGMAS = 25  # of the snowballs drawn from a fit
-RANKS = 24  # largest groups that are held against their bounds
-NAMED = 6  # largest groups whose populations are statistics
+SIGMAS = 25  # different sigmas of the snowballs drawn from a fit
+RANKS = 24  # largest groups that are compared with their bounds
+NAMED_GROUPS = 6  # largest groups whose populations are among the statistics
 
 Check, Rank, Bound, Gap, Association, Column = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 def ranked(partition: Partition, count: int) -> Int64[np.ndarray, " ranks"]:
-    """Return the largest groups' tokens, singletons as groups of one; 0 where there are no more."""
+    """Return the sizes of the `count` largest groups, with singletons as groups of one; 0 beyond the last group."""
     tokens = np.zeros(count, np.int64)
     largest = partition.populations[:count]
     tokens[: len(largest)] = largest
@@ -43,23 +42,24 @@ def ranked(partition: Partition, count: int) -> Int64[np.ndarray, " ranks"]:
 
 
 def statistics(partition: Partition) -> dict[str, float]:
-    """Return the statistics of a partition that are checked: counts, and its largest populations."""
-    populations, n_singletons = partition.populations, partition.n_singletons
+    """Return the statistics of a partition that are tested: counts and the largest populations."""
+    populations = partition.populations
     rows: dict[str, float] = {}
-    if n_singletons is not None:
+    if (n_singletons := partition.n_singletons) is not None:
         rows = {"n_unique": len(populations) + n_singletons, "n_singletons": n_singletons}
     rows |= {"n_black_holes": len(populations), "black_hole_population": int(populations.sum())}
-    largest = ranked(Partition(populations, 0), NAMED).tolist()
+    largest = ranked(Partition(populations, 0), NAMED_GROUPS).tolist()
     return rows | {f"population_{rank}": population for rank, population in enumerate(largest, 1)}
 
 
 def predicted(uncertainty: Uncertainty, draws: int) -> list[Partition]:
-    """Draw partitions from a fit: sigma lognormal around the estimate with its error.
+    """Draw partitions from a fit, with sigma lognormal around the estimate.
 
-    That is the posterior predictive law with a flat prior of log sigma. Where the target bounds
-    sigma on one side only, sigma is the end of its interval.
+    This is the posterior predictive distribution for a flat prior on log sigma. Where the census
+    bounds sigma on one side only, sigma is that bound.
     """
-    estimate, (low, high) = uncertainty.estimate, uncertainty.interval
+    estimate = uncertainty.estimate
+    low, high = uncertainty.interval
     if estimate.sigma is None:
         counted = [(high if low == 0 else low, draws)]
     else:
@@ -73,13 +73,13 @@ def predicted(uncertainty: Uncertainty, draws: int) -> list[Partition]:
     drawn: list[Partition] = []
     for sigma, count in counted:
         snowball = estimate.hypothesis.law(sigma).snowball(estimate.n_tokens)
-        first = ERRORS + len(drawn)  # trials that no error was taken from
+        first = ERROR_DRAWS + len(drawn)  # the trials before these estimate the standard error
         drawn += drawn_partitions(snowball, range(first, first + count), seed=uncertainty.seed, like=like)
     return drawn
 
 
 def checks(partition: Partition, drawn: list[Partition]) -> list[Any]:
-    """Return a `Check` of each statistic by those of drawn partitions; the observed one is counted into the tails."""
+    """Return a `Check` of each statistic against drawn partitions; the observed value counts as one of the tail."""
     rows = [statistics(one) for one in drawn]
     results = []
     for name, value in statistics(partition).items():
@@ -91,13 +91,13 @@ def checks(partition: Partition, drawn: list[Partition]) -> list[Any]:
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:
-    """Return the mean and two quantiles, as `Check` and `Rank` name them."""
+    """Return mean and quantiles as fields of `Check` and `Rank`."""
     low, high = np.quantile(values, [0.05, 0.95]).tolist()
     return {"mean": float(values.mean()), "p5": low, "p95": high}
 
 
 def ranks(partition: Partition, drawn: list[Partition]) -> list[Any]:
-    """Return a `Rank` of each of the largest groups: its population beside those of drawn partitions."""
+    """Return a `Rank` for each of the largest groups, which compares its population with drawn partitions."""
     count = min(RANKS, max(len(partition.populations) + 6, 10))
     predicted = np.array([ranked(one, count) for one in drawn]).T
     pairs = zip(ranked(partition, count).tolist(), predicted, strict=True)
@@ -105,11 +105,11 @@ def ranks(partition: Partition, drawn: list[Partition]) -> list[Any]:
 
 
 def bound(estimate: Estimate, partition: Partition) -> Any:
-    """Return the `Bound` on the chance of populations so far out, at the sigma where it is largest.
+    """Return the `Bound` on the probability of populations as extreme as the observed ones, largest over sigma.
 
-    At each sigma, of the bounds on the chance that one of the 24 largest groups is as large or
-    larger, as small or smaller (`Occupancy.at_least`, `at_most`), and that there are no more, the
-    least, times their number (Bonferroni), is a p-value.
+    At each sigma there are bounds on the probabilities that one of the 24 largest groups is at least
+    or at most as large as observed (`Occupancy.at_least`, `at_most`), and that there are no further
+    black holes. The smallest of them times their number (Bonferroni) is a p-value.
     """
     low, high = (math.log(end) for end in estimate.range)
     around = np.linspace(low, high, max(16, math.ceil(8 * (high - low)))).tolist()
@@ -124,7 +124,7 @@ def bound(estimate: Estimate, partition: Partition) -> Any:
 
 
 def _rarest(estimate: Estimate, partition: Partition, sigma: float) -> Any:
-    """The p-value of `bound` at one sigma."""
+    """Return the p-value of `bound` at one sigma."""
     populations = partition.populations.tolist()[:RANKS]
     groups = [(rank, m, or_more) for or_more in (True, False) for rank, m in enumerate(populations, 1)]
     if partition.n_singletons is not None:
@@ -151,19 +151,19 @@ def columns(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray,
 
 
 def _differing(index: np.ndarray, populations: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield the columns in which rows differ: the values that occur, ascending, and the tokens at each."""
+    """Yield each column in which rows differ, the values in it, ascending, and the number of tokens at each."""
     for column in np.flatnonzero((index != index[0]).any(axis=0)).tolist():
         cells, place = np.unique(index[:, column], return_inverse=True)
         yield column, cells, np.bincount(place, populations).astype(np.int64)
 
 
 def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"], grid: str) -> Any:
-    """Return the `Gap` between two values of one column that is least probable; None where there is none.
+    """Return the least probable `Gap` between two values of a column; None if there is none.
 
-    Noise with one peak gives a cell between two others, all equally wide, no less than the smaller
-    of the two: of the tokens in both, half or more are expected in it.
-    ``p <= P(Bin(a + b, 1/2) <= b) + P(Bin(b + c, 1/2) <= b)`` for a, b, c tokens, times the number
-    of places looked at (Bonferroni).
+    If noise has one peak, a cell between two others of the same width is at least as probable as the
+    less probable one. For a, b, c tokens in three such cells
+    ``p <= P(Bin(a + b, 1/2) <= b) + P(Bin(b + c, 1/2) <= b)``, times the number of cells tested
+    (Bonferroni).
     """
     mantissa = as_grid(grid).mantissa_bits
     gaps: list[Any] = []
@@ -190,10 +190,10 @@ def gap(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " r
 
 
 def association(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndarray, " rows"]) -> Any:
-    """Return the strongest `Association` of two columns, by Fisher's exact test; None where fewer than two differ.
+    """Return the strongest `Association` of two columns, by Fisher's exact test; None if fewer than two columns differ.
 
-    Given how many tokens are away from each column's commonest value, independent columns share as
-    many of them as a hypergeometric law says; p is its upper tail times the number of pairs of
+    Tokens differ from a column's commonest value or do not. If columns are independent, the number of
+    tokens that differ in both is hypergeometric; p is the upper tail times the number of pairs of
     columns (Bonferroni).
     """
     commonest = {column: cells[tokens.argmax()] for column, cells, tokens in _differing(index, populations)}
@@ -202,7 +202,8 @@ def association(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndar
         return None
     away = (index[:, columns] != np.array(list(commonest.values()))).astype(np.float64)
     both = (away * populations[:, None]).T @ away
-    n, alone = int(populations.sum()), np.diag(both)
+    n = int(populations.sum())
+    alone = np.diag(both)
     p, i, j = min(
         (_shared(int(both[i, j]), int(alone[i]), int(alone[j]), n), j, i) for i in range(len(columns)) for j in range(i)
     )
@@ -216,13 +217,13 @@ def association(index: Int64[np.ndarray, "rows dim"], populations: Int64[np.ndar
 
 
 def _at_most(k: int, n: int) -> float:
-    """log P(Bin(n, 1/2) <= k)."""
+    """Return log P(Bin(n, 1/2) <= k)."""
     i = np.arange(k + 1.0)
     return float(logsumexp(-betaln(i + 1, n - i + 1) - math.log(n + 1)) - n * math.log(2))
 
 
 def _shared(both: int, first: int, second: int, n: int) -> float:
-    """log P(X >= both), X hypergeometric: of `first` tokens among n, how many are among `second`."""
+    """Return log P(X >= both) for the hypergeometric number X of `first` tokens, of n, that are among `second`."""
     i = np.arange(both, min(first, second) + 1.0)
     terms = _log_choose(first, i) + _log_choose(n - first, second - i) - _log_choose(n, second)
     return float(min(0.0, logsumexp(terms)))
@@ -232,29 +233,29 @@ def _log_choose(n: float, k: Any) -> Any:
     return gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
 
 
-OFF_LATTICE = 10  # bases drawn
-DEPENDENT = ("uniform-ball", "uniform-shell")
-DRAWS = range(10_000, 10_040)  # trials of a snowball of dependent noise
+OFF_LATTICE = 10  # bases drawn off the grid
+DEPENDENT = ("uniform-ball", "uniform-shell")  # noise whose components depend on each other
+DEPENDENT_TRIALS = range(10_000, 10_040)
 SURVIVAL = "the same law: which tokens survive does not depend on their rows"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """A hypothesis by its name, its best sigma and log-likelihood; null where no sigma makes the census."""
+    """A hypothesis with its best sigma and log-likelihood; None where the census is impossible at every sigma."""
 
     hypothesis: str
     sigma: float | None
     log_likelihood: float | None
-    likelihood: str | None  # "partition", "composite", or "drawn": it has no closed form
+    likelihood: str | None  # "partition", "composite", or "drawn" without a closed form
     note: str | None = None
 
 
 def alternatives(
     estimate: Estimate, base: Float[np.ndarray, " dim"], *, seed: int, progress: Report | None = None
 ) -> list[Explanation]:
-    """Fit the explanations that the notebooks argue over, each by itself.
+    """Fit each of the explanations that the notebooks discuss.
 
-    `base` is not rounded or moved yet; `progress` is told how many hypotheses are done, and in all.
+    `base` is neither rounded nor moved; `progress` receives the numbers of hypotheses done and in all.
     """
     likelihood = estimate.likelihood
     ours = likelihood.hypothesis
@@ -287,7 +288,7 @@ def alternatives(
 
 
 def _named(ours: Hypothesis, lattice: np.ndarray) -> dict[str, Hypothesis]:
-    """Our hypothesis, and those that differ from it by one setting."""
+    """Return our hypothesis and those that differ from it in one setting, by name."""
     other = "exact" if ours.arithmetic == "float32" else "float32"
     noises = {f"{name} noise": replace(ours, distribution=name) for name in INDEPENDENT if name != ours.distribution}
     named = {"direct snowball": ours, f"{other} arithmetic": replace(ours, arithmetic=other), **noises}
@@ -297,7 +298,7 @@ def _named(ours: Hypothesis, lattice: np.ndarray) -> dict[str, Hypothesis]:
 
 
 def _summed_up(off: list[Explanation]) -> list[Explanation]:
-    """The mean likelihood over bases off the lattice, and the best of them; nothing where no sigma makes the census."""
+    """Return the mean likelihood over the bases off the lattice, and the best of them; empty if all are impossible."""
     logs = [row.log_likelihood for row in off if row.log_likelihood is not None]
     if not logs:
         return []
@@ -310,13 +311,13 @@ def _summed_up(off: list[Explanation]) -> list[Explanation]:
 
 
 def _dependent(distribution: str, estimate: Estimate, seed: int) -> Explanation:
-    """Noise without a closed form, drawn at the estimate: how far its unique rows lie from independent noise's."""
+    """Draw noise without a closed form at the estimate and compare its number of unique rows with independent noise."""
     row = Explanation(hypothesis=distribution, sigma=estimate.sigma, log_likelihood=None, likelihood=None)
     if estimate.sigma is None:
         return row
     partition = estimate.likelihood.partition
     law = replace(estimate.hypothesis, distribution=distribution).law(estimate.sigma)
-    drawn = drawn_partitions(law.snowball(estimate.n_tokens), DRAWS, seed=seed, like=partition)
+    drawn = drawn_partitions(law.snowball(estimate.n_tokens), DEPENDENT_TRIALS, seed=seed, like=partition)
     rows = [len(one.populations) + (one.n_singletons or 0) for one in drawn]
     occupancy = estimate.hypothesis.law(estimate.sigma).occupancy(estimate.n_tokens)
     expected = occupancy.n_black_holes if partition.n_singletons is None else occupancy.n_unique

@@ -1,7 +1,7 @@
-"""The likelihood of a partition by a hypothesis: where it is largest, and how surely.
+"""Likelihood of a partition under a hypothesis: its maximum, and the interval of sigma.
 
-It is that of all groups where they are few, else a composite one, which needs Godambe's information
-for its error: see docs/theory.md.
+Few groups have an exact likelihood. For more there is a composite one, whose standard error needs
+Godambe's information: see docs/theory.md.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ...runs.records import record_types
 from ..snowball import SENTENCES, Snowball, SnowballLaw, draw
 from ..theory import Occupancy, Partition, composite_likelihood, partition_likelihood
 
-ERRORS = 200  # snowballs drawn for the error of the composite likelihood's estimate; trials 0 and on
-COARSE = 1.2  # ratio of neighbouring sigmas where the likelihood is first looked at
-OFFSETS = np.arange(0, 0.5, 0.02)  # along which the ridge is drawn
-IMPOSSIBLE = -1e12  # logarithm, for what seeks a maximum, and subtracts infinities from each other
-STEPS = {"sigma": 4e-3, "offset": 2e-3, "tokens": 4e-2}  # of the parameters, for derivatives
+ERROR_DRAWS = 200  # snowballs drawn for the standard error of a composite estimate: trials 0 to 199
+COARSE = 1.2  # ratio of neighbouring sigmas in the first scan of the likelihood
+OFFSETS = np.arange(0, 0.5, 0.02)  # of the ridge
+IMPOSSIBLE = -1e12  # log-likelihood for optimizers, which cannot subtract infinities
+DERIVATIVE_STEPS = {"sigma": 4e-3, "offset": 2e-3, "tokens": 4e-2}  # of each parameter
 
 RidgePoint, ProfilePoint = record_types(Path(__file__).with_suffix(".toml"), __name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
-    """A law of snowballs, but for sigma."""
+    """Settings of a `SnowballLaw` without sigma."""
 
     base: Float64[np.ndarray, " dim"] = field(repr=False)
     grid: str = "bfloat16"
@@ -48,7 +48,7 @@ class Hypothesis:
 
     @cached_property
     def centre(self) -> Float64[np.ndarray, " dim"]:
-        """The base, moved by the offset."""
+        """Base moved by the offset."""
         if not self.offset:
             return self.base
         return self.base + self.offset * ulp(round_to(self.base, self.grid), self.grid)
@@ -59,7 +59,7 @@ class Hypothesis:
         )
 
     def range(self, n_tokens: int) -> tuple[float, float]:
-        """Return sigmas between nearly all tokens at home and nearly all alone, as far as the grid can tell."""
+        """Return the sigmas at which nearly all tokens are in one cell and nearly all are alone, as the grid allows."""
         rounded = round_to(self.centre, self.grid).astype(np.float64)
         lower, upper = boundaries(rounded, self.grid)
         near = np.minimum(np.abs(self.centre - lower), np.abs(upper - self.centre))
@@ -79,19 +79,19 @@ class Hypothesis:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Point where a likelihood is largest. `sigma` None: it has no largest value, all tokens share a row or none do."""
+    """Maximum of a likelihood. `sigma` is None if there is no maximum: all tokens share a row, or none do."""
 
     likelihood: Likelihood = field(repr=False)
     hypothesis: Hypothesis
     sigma: float | None
     n_tokens: int
     log_likelihood: float
-    range: tuple[float, float]  # of sigma, that was looked at
-    theta: Float64[np.ndarray, " parameters"] = field(repr=False)  # log sigma, and what is free beside it
+    range: tuple[float, float]  # of the sigmas that were tried
+    theta: Float64[np.ndarray, " parameters"] = field(repr=False)  # log sigma, then the free parameters
 
 
 def drawn_partitions(snowball: Snowball, trials: range, *, seed: int, like: Partition) -> Iterator[Partition]:
-    """Draw these trials of a snowball and yield the partition of each, with singletons where `like` has them."""
+    """Draw these trials of a snowball and yield the partition of each, with singletons if `like` has them."""
     cells = snowball.single_cells() if snowball.has_cells else None
 
     def partition(trial: int) -> Partition:
@@ -99,10 +99,12 @@ def drawn_partitions(snowball: Snowball, trials: range, *, seed: int, like: Part
         return Partition(census.populations, None if like.n_singletons is None else census.n_singletons)
 
     with ThreadPoolExecutor(n_cores()) as pool:
-        yield from (map if cells else pool.map)(partition, trials)  # of cells each is too short for threads
+        yield from (map if cells else pool.map)(partition, trials)  # drawing cells is too quick for threads to pay
 
 
 class Point(NamedTuple):
+    """Hypothesis, sigma and number of tokens at which a likelihood is computed."""
+
     hypothesis: Hypothesis
     sigma: float
     n_tokens: int
@@ -112,13 +114,15 @@ class Point(NamedTuple):
 
 
 class Likelihood:
-    """The likelihood of a partition under a hypothesis, as a function of sigma and of what is `free` beside it.
+    """Likelihood of a partition under a hypothesis, as a function of sigma and the parameters in `free`.
 
-    That is "offset", "tokens", both, or nothing.
+    These are "offset", "tokens", both, or none.
     """
 
     def __init__(self, partition: Partition, hypothesis: Hypothesis, free: tuple[str, ...] = ()) -> None:
-        self.partition, self.hypothesis, self.free = partition, hypothesis, free
+        self.partition = partition
+        self.hypothesis = hypothesis
+        self.free = free
         self.is_exact = partition.is_tractable and not free
         n_tokens = partition.n_tokens
         self.n_tokens = n_tokens if n_tokens is not None else int(partition.populations.sum())
@@ -128,11 +132,11 @@ class Likelihood:
         return "partition" if self.is_exact else "composite"
 
     def at(self, sigma: float) -> float:
-        """Return its logarithm at this sigma, all else as the hypothesis has it; -inf where noise overflows."""
+        """Return the log-likelihood at this sigma, with the hypothesis's other settings; -inf where noise overflows."""
         return self._log(Point(self.hypothesis, sigma, self.n_tokens))
 
     def of(self, theta: Float64[np.ndarray, " parameters"]) -> float:
-        """Return its logarithm at log sigma and the free parameters: offset, log of the tokens beyond black holes."""
+        """Return the log-likelihood at log sigma and the free parameters: offset, log of tokens outside black holes."""
         return self._log(self.point(theta))
 
     def _log(self, point: Point) -> float:
@@ -145,16 +149,15 @@ class Likelihood:
 
     def point(self, theta: Float64[np.ndarray, " parameters"]) -> Point:
         free = dict(zip(self.free, theta[1:].tolist(), strict=True))
-        hypothesis, n_tokens = self.hypothesis, self.n_tokens
-        if "offset" in free:
-            hypothesis = replace(hypothesis, offset=free["offset"])
+        hypothesis = replace(self.hypothesis, offset=free["offset"]) if "offset" in free else self.hypothesis
+        n_tokens = self.n_tokens
         if "tokens" in free:
             alone = math.exp(min(free["tokens"], 30.0))
             n_tokens = round(min(float(self.partition.populations.sum()) + alone, 1e12))
         return Point(hypothesis, math.exp(theta[0]), n_tokens)
 
     def maximum(self) -> Estimate:
-        """Find where it is largest, of sigma by a scan over its whole range; NoFit where it underflows everywhere."""
+        """Maximize the likelihood after a scan over all sigmas; raises NoFit if it underflows everywhere."""
         low, high = self.hypothesis.range(max(self.n_tokens, 2))
         count = max(8, math.ceil(math.log(high / low) / math.log(COARSE)))
         sigmas = np.geomspace(low, high, count).tolist()
@@ -185,7 +188,7 @@ class Likelihood:
         )
 
     def _freed(self, log_sigma: float, log_likelihood: float) -> tuple[np.ndarray, float]:
-        """The maximum over all parameters, by a simplex from the best of several offsets, for there can be several."""
+        """Maximize over all parameters by a simplex that starts at the best of several offsets (local maxima exist)."""
         best = log_likelihood, 0.0, log_sigma
         for row in ridge(self.partition, self.hypothesis) if "offset" in self.free else []:
             if row.sigma:
@@ -205,26 +208,28 @@ class Likelihood:
         return log if math.isfinite(log) else IMPOSSIBLE
 
     def score(self, theta: np.ndarray, drawn: list[Partition]) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores of partitions drawn at theta [drawn, parameters], and the composite's information [p, p].
+        """Return the scores of partitions drawn at theta [drawn, parameters] and the composite information [p, p].
 
-        Derivatives of the logarithm of every population's expected number, by central differences.
+        Derivatives of the log expected number of groups of each size are central differences.
         """
         sizes = np.unique(np.concatenate([partition.sizes[0] for partition in drawn])).astype(np.float64)
         least = 2 if self.partition.n_singletons is None else 1
-        log_slopes, slopes = [], []
+        log_slopes = []
+        slopes = []
         for i, name in enumerate(("sigma", *self.free)):
             ends = []
-            for step in (STEPS[name], -STEPS[name]):
+            for step in (DERIVATIVE_STEPS[name], -DERIVATIVE_STEPS[name]):
                 moved = theta.copy()
                 moved[i] += step
                 occupancy = self.point(moved).occupancy()
                 log_counts = np.log(np.maximum(occupancy.spectrum(sizes), 1e-300))
                 ends.append((log_counts, occupancy.expected_groups(least)))
             (above, n_above), (below, n_below) = ends
-            log_slopes.append((above - below) / (2 * STEPS[name]))
-            slopes.append((n_above - n_below) / (2 * STEPS[name]))
+            log_slopes.append((above - below) / (2 * DERIVATIVE_STEPS[name]))
+            slopes.append((n_above - n_below) / (2 * DERIVATIVE_STEPS[name]))
         slope = np.array(log_slopes).T
-        scores, information = np.empty((len(drawn), len(theta))), np.zeros((len(theta), len(theta)))
+        scores = np.empty((len(drawn), len(theta)))
+        information = np.zeros((len(theta), len(theta)))
         for number, partition in enumerate(drawn):
             occurring, counts = partition.sizes
             of_size = slope[np.searchsorted(sizes, occurring)]
@@ -234,7 +239,7 @@ class Likelihood:
 
 
 def ridge(partition: Partition, hypothesis: Hypothesis) -> list[Any]:
-    """Return a `RidgePoint` at each offset of the base, with the best sigma: where the two trade off."""
+    """Return a `RidgePoint` with the best sigma at each offset of the base, to show how the two trade off."""
     rows = []
     for offset in OFFSETS.tolist():
         try:
@@ -246,18 +251,21 @@ def ridge(partition: Partition, hypothesis: Hypothesis) -> list[Any]:
 
 
 class Uncertainty:
-    """The interval of an estimate at `level`, and the errors of what is free beside sigma."""
+    """Interval of sigma at `level`, and standard errors of the free parameters."""
 
     def __init__(self, estimate: Estimate, *, level: float, seed: int) -> None:
-        self.likelihood, self.estimate, self.level, self.seed = estimate.likelihood, estimate, level, seed
+        self.estimate = estimate
+        self.likelihood = estimate.likelihood
+        self.level = level
+        self.seed = seed
 
     @cached_property
     def godambe(self) -> tuple[Float64[np.ndarray, "p p"], float]:
-        """Covariance of log sigma and what is free; and the ratio of the composite's falls to a likelihood's."""
+        """Covariance of log sigma and the free parameters, and the factor that scales composite likelihood ratios."""
         estimate = self.estimate
         assert estimate.sigma is not None
         snowball = estimate.hypothesis.law(estimate.sigma).snowball(estimate.n_tokens)
-        drawn = list(drawn_partitions(snowball, range(ERRORS), seed=self.seed, like=self.likelihood.partition))
+        drawn = list(drawn_partitions(snowball, range(ERROR_DRAWS), seed=self.seed, like=self.likelihood.partition))
         scores, information = self.likelihood.score(estimate.theta, drawn)
         inverse = np.linalg.pinv(information)
         covariance = inverse @ np.cov(scores.T).reshape(information.shape) @ inverse
@@ -265,26 +273,29 @@ class Uncertainty:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """Interval of sigma; 0 or infinity is an end where the target bounds sigma on one side only.
+        """Interval of sigma; an end is 0 or infinity where the census bounds sigma on one side only.
 
-        It is that of likelihood ratios, the composite's scaled by Godambe's information; where more
-        is free than sigma, that of the estimate's error.
+        The interval holds the sigmas whose likelihood ratio is large enough, scaled by Godambe's
+        information if the likelihood is composite. With other free parameters, it follows from the
+        standard error of log sigma.
         """
-        sigma, log_sigma = self.estimate.sigma, float(self.estimate.theta[0])
+        sigma = self.estimate.sigma
+        log_sigma = float(self.estimate.theta[0])
         if sigma is None:  # all tokens share a row, or none do
-            fall = -math.log(1 - self.level)  # of the probability of what was observed, from 1
+            fall = -math.log(1 - self.level)  # the probability of the census falls from 1 to 1 - level
             if log_sigma < math.log(self.estimate.range[0]) + 0.1:
                 return 0.0, self._falls(log_sigma, fall, 1)
             return self._falls(log_sigma, fall, -1), math.inf
         if self.likelihood.free:
             far = float(ndtri(0.5 + self.level / 2)) * math.sqrt(self.godambe[0][0, 0])
-            return sigma * math.exp(-far), sigma * math.exp(far)
+            factor = math.exp(far) if far < 700 else math.inf  # beyond, the target does not bound sigma
+            return sigma / factor, sigma * factor
         scale = 1.0 if self.likelihood.is_exact else self.godambe[1]
         fall = float(gammaincinv(0.5, self.level)) * scale  # half a quantile of chi squared
         return self._falls(log_sigma, fall, -1), self._falls(log_sigma, fall, 1)
 
     def _falls(self, log_sigma: float, fall: float, side: int) -> float:
-        """Sigma on this side at which the log-likelihood has fallen by this much."""
+        """Return the sigma below (`side` -1) or above (1) at which the log-likelihood has dropped by `fall`."""
         floor = self.likelihood.at(math.exp(log_sigma)) - fall
         step = 1e-3
         while self.likelihood.at(math.exp(log_sigma + side * step)) > floor:
@@ -298,18 +309,19 @@ class Uncertainty:
         return math.exp(brentq(above, log_sigma, log_sigma + side * step, xtol=1e-5))
 
     def errors(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return standard errors of log sigma and what is free, NaN where unknown, and correlations with log sigma."""
+        """Return standard errors of log sigma and free parameters (NaN: unknown), and correlations with log sigma."""
         covariance, _ = self.godambe
         spread = np.sqrt(np.diag(covariance))
-        spread[spread == 0] = np.nan  # no partition has a slope in it, as by symmetry in an offset of 0
+        spread[spread == 0] = np.nan  # the likelihood does not depend on it, as by symmetry at an offset of 0
         free = self.likelihood.free
         return dict(zip(["log_sigma", *free], spread.tolist(), strict=True)), {
             name: float(covariance[0, i] / (spread[0] * spread[i])) for i, name in enumerate(free, 1)
         }
 
     def profile(self, count: int = 41) -> list[Any]:
-        """Return `ProfilePoint`s of sigma, three intervals wide around the estimate; all else as estimated."""
-        estimate, (low, high) = self.estimate, self.interval
+        """Return a `ProfilePoint` at each of `count` sigmas, three intervals wide around the estimate."""
+        estimate = self.estimate
+        low, high = self.interval
         if estimate.sigma is None:
             ends = (high / 30, high * 2) if low == 0 else (low / 2, low * 30)
         else:

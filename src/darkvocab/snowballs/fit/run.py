@@ -1,4 +1,4 @@
-"""Fit a snowball to an observed census: the settings, checked, and every part of the result."""
+"""Fit a snowball to an observed census: settings and their checks, and all parts of the result."""
 
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
@@ -21,7 +21,7 @@ from ..theory import Moments, Partition
 from . import checks
 from .checks import Explanation, alternatives
 from .likelihood import Estimate, Hypothesis, Likelihood, Uncertainty, ridge
-from .targets import Target, load_target
+from .targets import ObservedCensus, load_target
 
 SCHEMA_VERSION = 1
 
@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest:
-    """The expected census at the estimate, and the expected tokens in the likeliest cells."""
+    """Expected census at the estimate, and the expected populations of the likeliest cells."""
 
     n_unique: Moments
     n_singletons: Moments
@@ -41,18 +41,18 @@ class Nearest:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FitResult(Shown):
-    """Everything that a fit found (`docs/files.md` explains the keys of its JSON).
+    """Result of a fit; `docs/files.md` explains the keys of its JSON.
 
-    What has a default is left out of the JSON where it is None.
+    Fields with a default are left out of the JSON where they are None.
     """
 
     schema_version: int = SCHEMA_VERSION
-    target: Target
+    target: ObservedCensus
     settings: Any  # `FittedSettings`
-    sigma: float | None  # None: the target bounds it on one side only
+    sigma: float | None  # None: the census bounds it on one side only
     log_likelihood: float
     likelihood: str  # "partition" or "composite"
-    interval: tuple[float, float]  # of sigma; from 0, or to infinity, where it is bounded on one side only
+    interval: tuple[float, float]  # of sigma; an end is 0 or infinity where there is no bound
     offset: float
     n_tokens: int
     expected: Nearest | None = None
@@ -70,44 +70,44 @@ class FitResult(Shown):
     packages: dict[str, str]
 
     def _shown(self) -> dict[str, Any]:
-        names = "sigma", "interval", "log_likelihood", "likelihood", "offset", "n_tokens", "bound"
+        names = ("sigma", "interval", "log_likelihood", "likelihood", "offset", "n_tokens", "bound")
         return {"target": self.target.name, **{name: getattr(self, name) for name in names}}
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON object; what is infinite is null."""
+        """Return the result as a JSON object; infinite numbers become null."""
         return {**plain(self), "target": self.target.to_json()}
 
 
 LEVEL = 0.9
-DRAWS = 1000  # snowballs drawn from the fit, for what it predicts
-MOST_TOKENS = 1_000_000  # of a snowball that is drawn
-FAMILIES = tuple(name for name in INDEPENDENT if name in DRAWN)  # a fit draws what it has estimated
+DRAWS = 1000  # snowballs drawn from the fit for its predictions
+MOST_TOKENS = 1_000_000  # in a drawn snowball
+FAMILIES = tuple(name for name in INDEPENDENT if name in DRAWN)  # noise with a closed form that can be drawn
 
 
 @dataclass(repr=False, eq=False)
 class Fit(Shown):
-    """A snowball fitted to an observed census.
+    """Maximum-likelihood fit of a snowball to an observed census.
 
-    The likelihood is the probability of the observed partition where its groups are few
-    (`partition_likelihood`), else a composite likelihood whose error is that of 200 snowballs drawn
-    at the estimate (Godambe's information).
+    The likelihood is the probability of the observed partition if it has few groups
+    (`partition_likelihood`); otherwise a composite likelihood, whose standard error comes from 200
+    snowballs drawn at the estimate (Godambe's information).
     """
 
-    target: Any  # as `load_target` takes it, or a `Target`, as which it is kept
+    target: Any  # as `load_target` takes it; an `ObservedCensus` after the checks
     _: KW_ONLY
     singletons: int | str | None = None  # as `load_target`; "unknown" fits the number of tokens, too
     base: Any = None  # as `darkvocab.expect`; by default the row of a checkpoint's largest black hole, else "qwen3-4b"
     grid: Any = None  # as `darkvocab.expect`; by default the target's, or bfloat16
     arithmetic: str = "float32"  # as `darkvocab.expect`
-    distribution: str = "gaussian"  # or "laplace", for a fit draws; or "fit", the one of the larger likelihood
-    offset: float | str = 0.0  # of every component of the rounded base, in the grid's spacing, 0 to 1/2; or "fit"
+    distribution: str = "gaussian"  # or "laplace"; "fit" takes the one with the larger likelihood
+    offset: float | str = 0.0  # of every component of the rounded base, in grid spacings, 0 to 1/2; or "fit"
     level: float = LEVEL  # of the interval of sigma
-    draws: int = DRAWS  # snowballs drawn from the fit, for what it predicts
+    draws: int = DRAWS  # snowballs drawn from the fit for its predictions
     seed: int = 42
-    compare: bool = False  # fit the other explanations, too
+    compare: bool = False  # fit the rival explanations, too
 
     def __post_init__(self) -> None:
-        if not isinstance(self.target, Target):
+        if not isinstance(self.target, ObservedCensus):
             self.target = load_target(self.target, self.singletons)
         if self.base is None and self.target.base:
             self.base = self.target.base
@@ -142,15 +142,15 @@ class Fit(Shown):
             distribution=self.families[0],
             offset=moved,
         )
-        # Refuses what has no closed form.
+        # Raises InvalidInput for noise without a closed form.
         self.hypothesis.law(float(np.abs(vector).max() or 1.0) * 1e-9).occupancy(n_tokens)
 
     def _shown(self) -> dict[str, Any]:
-        names = "grid", "arithmetic", "distribution", "offset", "level", "draws", "seed"
+        names = ("grid", "arithmetic", "distribution", "offset", "level", "draws", "seed")
         return {"target": self.target.name, "base": self.base.name, **{name: getattr(self, name) for name in names}}
 
     def _checked_target(self) -> int:
-        """Refuse a target that does not go with base and grid; the least number of tokens that it can have."""
+        """Check that the target suits base and grid; return the least number of tokens that it can have."""
         target = self.target
         if target.grid and target.grid != self.grid:
             raise InvalidInput(f"{target.name} is on {target.grid}, not {self.grid}")
@@ -168,8 +168,9 @@ class Fit(Shown):
 
     @cached_property
     def uncertainty(self) -> Uncertainty:
-        """The family of noise with the largest likelihood, where that is largest, and how surely."""
-        estimates, impossible = [], None
+        """Fit each family of noise; return the estimate with the largest likelihood, with its uncertainty."""
+        estimates = []
+        impossible: NoFit | None = None
         for family in self.families:
             likelihood = Likelihood(self.target.partition, replace(self.hypothesis, distribution=family), self.free)
             try:
@@ -198,13 +199,15 @@ class Fit(Shown):
         return checks.checks(self.target.partition, self.predicted)
 
     def hypotheses(self, progress: Report | None = None) -> list[Explanation]:
-        """Fit the explanations that the notebooks argue over: `checks.alternatives`."""
+        """Fit the rival explanations of the notebooks, as `checks.alternatives`."""
         return alternatives(self.estimate, self.base.vector, seed=self.seed, progress=progress)
 
     def result(self, progress: Report | None = None) -> FitResult:
-        """Return everything; the other explanations and the ridge where they were asked for."""
-        estimate, partition = self.estimate, self.target.partition
-        index, populations = self.target.index, partition.populations
+        """Return all results; rival explanations and the ridge if they were asked for."""
+        estimate = self.estimate
+        partition = self.target.partition
+        index = self.target.index
+        populations = partition.populations
         on_lattice = replace(estimate.likelihood.hypothesis, base=self.lattice.astype(np.float64))
         errors, correlation = self.uncertainty.errors() if self.free and estimate.sigma is not None else (None, None)
         return FitResult(
@@ -245,8 +248,8 @@ class Fit(Shown):
         return Nearest(**counted, largest=occupancy.largest(n_largest).tolist())
 
 
-def fit(target: str | Path | Target, **settings: Any) -> FitResult:
-    """Fit a snowball to an observed census, a target and settings as `Fit` takes them.
+def fit(target: str | Path | ObservedCensus, **settings: Any) -> FitResult:
+    """Fit a snowball to an observed census; arguments as of `Fit`.
 
     Raises NoFit for populations that no sigma makes around this base.
 

@@ -1,4 +1,4 @@
-"""Closed forms: what the census of a snowball is expected to be, and how probable a census is."""
+"""Closed forms: the expected census of a snowball, and the probability of a census."""
 
 from .distances import LInfinity as LInfinity
 from .occupancy import Moments as Moments

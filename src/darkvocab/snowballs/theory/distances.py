@@ -1,6 +1,6 @@
-"""L-infinity distances between all tokens of a snowball: of two, and the largest of all pairs, in closed form.
+"""Distributions of L-infinity distances in a snowball: of two random tokens, and the largest of all pairs.
 
-Columns are independent and the distance is a maximum over them, so its law is a product over
+Columns are independent and the distance is a maximum over columns, so its CDF is a product over
 columns.
 """
 
@@ -19,13 +19,13 @@ from ...numerics.cells import Cells
 from ...numerics.chebyshev import UNITS
 from ...numerics.grids import ArrayLike
 
-TOLERANCE = 1e-9  # of a mean, below which its error is not brought down
-WORK = 4_000_000  # runs visited to tabulate one law
-FEWEST, MOST = 96, 1 << 14  # distances looked at, whatever the work
+TOLERANCE = 1e-9  # relative error of a mean that is small enough
+WORK = 4_000_000  # runs visited to tabulate one distribution
+FEWEST_DISTANCES, MOST_DISTANCES = 96, 1 << 14  # tabulated, whatever the work
 
 
 class _Runs(NamedTuple):
-    """Beginning and end of each run of cells, in weight units or as ordered indices, and the probability around it."""
+    """Ends of each run of cells, in weight units or as ordered indices, its probability and those on either side."""
 
     starts: Int64[np.ndarray, " active_plus_one"]
     first: Float64[np.ndarray, " runs"]
@@ -41,32 +41,32 @@ class _Runs(NamedTuple):
 
 
 def _runs(cells: Cells, unit: str) -> _Runs:
-    first, last = cells.first, cells.first + cells.count - 1
+    ends = [cells.first, cells.first + cells.count - 1]
     if unit == "weight":
-        first, last = (index_values(ends, cells.grid) for ends in (first, last))
-    below, above = np.zeros((2, cells.p.size))  # of the column's other runs, summed from the nearer end
+        ends = [index_values(end, cells.grid) for end in ends]
+    first, last = (end.astype(float) for end in ends)
+    below, above = np.zeros((2, cells.p.size))  # the column's other runs, summed from the outside inwards
     for start, end in pairwise(cells.starts.tolist()):
         below[start + 1 : end] = np.cumsum(cells.p[start : end - 1])
         above[start : end - 1] = np.cumsum(cells.p[start + 1 : end][::-1])[::-1]
-    count = cells.count.astype(float)
-    return _Runs(cells.starts, first.astype(float), last.astype(float), count, cells.p, below, above)
+    return _Runs(cells.starts, first, last, cells.count.astype(float), cells.p, below, above)
 
 
 @dataclass(frozen=True)
 class DistanceLaw:
-    """Distribution of one L-infinity distance: of two tokens, or the largest of all pairs.
+    """Distribution of one L-infinity distance: of two random tokens, or the largest of all pairs.
 
-    Moments are those of the law, which the mean over many snowballs tends to. They come from the
-    distribution function at every distance that occurs; where these are too many, at as many as
-    make the bound `mean_error` small.
+    Moments are those of the distribution, the limit of the mean over many snowballs. They come from
+    the CDF at every distance that occurs or, if there are too many, at enough of them to make the
+    bound `mean_error` small.
     """
 
     unit: str  # "weight" or "steps"
-    n_tokens: float  # of which it is the largest distance; 0: the distance of two
+    n_tokens: float  # the largest distance of so many tokens; 0: the distance of two
     runs: _Runs = field(repr=False)
 
     def log_cdf(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, " ..."]:
-        """``log P(distance <= t)`` (`strict`: ``< t``), same shape as t; -inf where it is 0."""
+        """Return ``log P(distance <= t)`` (`strict`: ``< t``), same shape as t; -inf where P is 0."""
         limit = np.asarray(t, np.float64)
         if np.isnan(limit).any():
             raise InvalidInput("a distance must be a number, got NaN")
@@ -74,11 +74,11 @@ class DistanceLaw:
         return self._flat(limit.ravel())[0].reshape(limit.shape)
 
     def cdf(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, " ..."]:
-        """``P(distance <= t)`` (`strict`: ``< t``), same shape as t."""
+        """Return ``P(distance <= t)`` (`strict`: ``< t``), same shape as t."""
         return np.asarray(np.exp(self.log_cdf(t, strict=strict)))
 
     def _flat(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """log P(distance <= t), and an interval [since, until) around t in which it is the same."""
+        """Return log P(distance <= t), and an interval [since, until) around t in which it is constant."""
         t = np.floor(t) if self.unit == "steps" else t
         logs, since, until = np.empty((3, t.size))
         _backends.levels.log_cdf(*self.runs, float(self.n_tokens), np.maximum(t, 0.0), logs, since, until)
@@ -88,17 +88,18 @@ class DistanceLaw:
 
     @cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Distances from and until which the distribution function is the same, and its value; ascending.
+        """Intervals [since, until) in which the CDF is constant, ascending, and its value there.
 
-        Between them it is unknown but monotone. An interval is halved as long as it leaves much of
-        the mean open.
+        Between them it is unknown but monotone. Gaps that matter for the mean are halved until the
+        error is small.
         """
         since = np.array([0.0, self.runs.extent])[: 1 + (self.runs.extent > 0)]
         logs, since, until = self._flat(since)
-        room = max(FEWEST, min(MOST, WORK // max(1, self.runs.p.size)))
+        room = max(FEWEST_DISTANCES, min(MOST_DISTANCES, WORK // max(1, self.runs.p.size)))
         while len(since) < room:
             cdf = np.exp(logs)
-            gap, mass = since[1:] - until[:-1], np.diff(cdf)
+            gap = since[1:] - until[:-1]
+            mass = np.diff(cdf)
             open_ = np.maximum(gap, 0) * mass
             mean = float((since[1:] + until[:-1]) @ mass) / 2
             if open_.sum() <= 2 * TOLERANCE * mean:
@@ -115,7 +116,7 @@ class DistanceLaw:
 
     @cached_property
     def _masses(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Probabilities, the least and the greatest distance of each."""
+        """Probabilities of the intervals of distance, and the least and greatest distance in each."""
         since, until, cdf = self._table
         return np.diff(cdf, prepend=0), np.append(0, np.minimum(until[:-1], since[1:])), since
 
@@ -126,7 +127,7 @@ class DistanceLaw:
 
     @property
     def mean_error(self) -> float:
-        """Bound on the error of `mean`, from what is not known between the distances looked at."""
+        """Bound on the error of `mean`, from the gaps of the table."""
         mass, low, high = self._masses
         return float(mass @ (high - low)) / 2
 
@@ -136,14 +137,14 @@ class DistanceLaw:
         return math.sqrt(float(mass @ (((low + high) / 2 - self.mean) ** 2 + (high - low) ** 2 / 12)))
 
     def quantile(self, share: float) -> float:
-        """Least distance that at least this share of the law does not exceed; to 1e-9 of it where cells are many."""
+        """Return the least t with P(distance <= t) >= share, to a relative error of 1e-9 at most."""
         if not 0 <= share <= 1:
             raise InvalidInput(f"a share must lie between 0 and 1, got {share!r}")
         since, until, cdf = self._table
         at = min(int(np.searchsorted(cdf, share)), len(since) - 1)
         if at == 0:
             return float(since[0])
-        low, high = until[at - 1], since[at]  # it lies in low..high
+        low, high = until[at - 1], since[at]
         while high - low > 1e-9 * high:
             middle = low + (high - low) / 2
             (log,), (first,), (after,) = self._flat(np.array([middle]))
@@ -155,23 +156,22 @@ class DistanceLaw:
 
     @property
     def median(self) -> float:
-        """Median of the law, which the median over many pairs tends to."""
+        """Median of the distribution, the limit of the median over many pairs."""
         return self.quantile(0.5)
 
 
 class LInfinity:
-    """L-infinity distances over all tokens of a snowball.
+    """Distributions of L-infinity distances between the tokens of a snowball: of a `pair`, and the `largest`.
 
-    Which tokens are equal changes nothing about `largest`, so it is that over unique rows too. It
-    is not that over black holes: they leave singletons out, which lie farthest.
+    The largest distance between tokens is also that between unique rows, but not that between black
+    holes: these leave out the singletons, which lie farthest.
 
-    Exact but for rounding, and for what `Cells.neglected` says, where runs are single cells. In
-    runs of several ``P(distance <= t)`` lies between the true ones at t -+ sigma / 16 (in weight
-    units), and far nearer: docs/theory.md says why.
+    If runs are single cells, results are exact up to rounding and `Cells.neglected`. For longer runs,
+    ``P(distance <= t)`` lies between the true values at t -+ sigma / 16 (in weight units), and much
+    closer in practice: docs/theory.md says why.
 
-    `cells` are those of `SnowballLaw.cells`, made for so many tokens (`n_tokens` >= 1, as good as
-    any up to 1e12); `unit` is "weight" (differences of values, exactly) or "steps" (of ordered
-    indices).
+    `cells` are those of `SnowballLaw.cells` for `n_tokens` tokens (1 to about 1e12); `unit` is
+    "weight" (exact differences of values) or "steps" (differences of ordered indices).
 
     Examples
     --------
@@ -187,29 +187,30 @@ class LInfinity:
         one_of(unit, "unit", UNITS)
         if not n_tokens >= 1:
             raise InvalidInput(f"n_tokens must be >= 1, got {n_tokens!r}")
-        self.n_tokens, runs = n_tokens, _runs(cells, unit)
+        self.n_tokens = n_tokens
+        runs = _runs(cells, unit)
         self.pair = DistanceLaw(unit, 0, runs)
         self.largest = DistanceLaw(unit, n_tokens, runs)
 
     def log_pairs_within(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, " ..."]:
-        """Logarithm of the expected number of pairs of tokens at a distance <= t (`strict`: < t), same shape as t.
+        """Return the log expected number of pairs of tokens at a distance <= t (`strict`: < t), same shape as t.
 
-        At t = 0 they are the coincident pairs.
+        At t = 0 these are the coincident pairs.
         """
         n = self.n_tokens
         n_pairs = math.log(n) + math.log(n - 1) - math.log(2) if n > 1 else -math.inf
         return np.asarray(n_pairs + self.pair.log_cdf(t, strict=strict))
 
     def pairs_within(self, t: ArrayLike, *, strict: bool = False) -> Float64[np.ndarray, " ..."]:
-        """Expected number of pairs of tokens at a distance <= t; 0 where `log_pairs_within` is below -745."""
+        """Return the expected number of pairs of tokens at a distance <= t; 0 where its logarithm is below -745."""
         return np.asarray(np.exp(self.log_pairs_within(t, strict=strict)))
 
 
 def density(cells: Cells, touching: Touching) -> float:
-    """Expected density, over all tokens, of the graph of those that touch: the probability that two do.
+    """Return the expected density of the graph of touching tokens: the probability that two tokens touch.
 
-    The threshold is rounded to float32, and in weight units so is the difference of two values, as
-    where distances are measured.
+    As in measured distances, the threshold is rounded to float32 and, in weight units, so is the
+    difference of two values.
     """
     law = LInfinity(cells, 2, touching.unit).pair
     with np.errstate(over="ignore"):
@@ -218,5 +219,6 @@ def density(cells: Cells, touching: Touching) -> float:
             return float(law.cdf(touching.threshold if limit > 2**24 else limit, strict=touching.strict))
         limit = np.nextafter(limit, np.float32(-np.inf)) if touching.strict else limit
         after = np.nextafter(limit, np.float32(np.inf))
-    middle = (float(limit) + float(after)) / 2  # below it differences round to `limit` at most; itself if that is even
+    # Differences below the middle round to `limit` at most; the middle itself does if `limit` is even.
+    middle = (float(limit) + float(after)) / 2
     return float(law.cdf(middle, strict=bool(limit.view(np.uint32) & 1)))

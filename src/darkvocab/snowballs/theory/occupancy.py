@@ -1,7 +1,7 @@
-"""Occupancy: the expected census of a snowball, and how far it varies, in closed form.
+"""Expected census of a snowball with standard deviations, in closed form (an occupancy problem).
 
-A token's cell is its rounded row. Cells are independent draws of N tokens from one distribution
-over cells; every statistic is a sum over cells, and a sum over cells is a mean over tokens:
+A token's cell is its rounded row. The N tokens draw their cells independently from one
+distribution. Every statistic is a sum over cells, which is a mean over tokens:
 ``sum_cells f(p) = E[f(p) / p]``.
 """
 
@@ -18,20 +18,22 @@ from ...numerics import _backends
 from ...numerics.cells import Cells
 from ...numerics.grids import ArrayLike
 
-LISTED = 1 << 14  # cells that are listed one by one, where there are no more
-BIN = 1 / 128  # of the logarithm of a cell's probability, where there are
-BELOW = 32.0  # nats below 1 / N under which a token is alone but for a chance of e**-32
-DISPERSED = -23.0  # log(N * p) of the likeliest cell under which black holes are pairs, but for a part in 1e10
-SUMMED = 4096  # tokens of the largest group up to which binomial laws are summed term by term
-APART = 1e-4  # share of tokens in black holes under which covariances between cells are taken to first order
+MOST_LISTED = 1 << 14  # cells that are listed one by one; more are binned by probability
+BIN = 1 / 128  # width of a bin of log p
+BELOW = 32.0  # nats: tokens with p < e**-32 / N are alone up to a probability of e**-32
+DISPERSED = -23.0  # log(N * p) of the likeliest cell: below it, all but one in 1e10 black holes are pairs
+SUMMED = 4096  # tokens of the largest group up to which binomial probabilities are summed term by term
+APART = 1e-4  # share of tokens in black holes below which covariances between cells are of first order
 LARGEST = 256  # cells listed for the largest populations
-NEVER = 760.0  # nats: e**-760 is 0 in float64
-FEW = 0.1  # expected tokens of a cell under which sums over populations are summed term by term
+UNDERFLOW = 760.0  # nats: e**-760 is 0 in float64
+FEW_TOKENS = 0.1  # expected tokens of a cell below which populations are summed term by term
 
 Array = np.ndarray
+PAIRS, IN_PAIRS, SQUARES, OCCUPIED, SINGLE, DOUBLE = range(6)  # rows of `_sums`
 Weight = tuple[float, float]  # of a cell with n >= 2 tokens: constant + slope * n
-PAIRS, IN_PAIRS, SQUARES, OCCUPIED, SINGLE, DOUBLE = range(6)  # of `_sums`: what is summed over cells
-ONE, TOKENS, SURPLUS = (1.0, 0.0), (0.0, 1.0), (-1.0, 1.0)
+ONE: Weight = (1.0, 0.0)
+TOKENS: Weight = (0.0, 1.0)
+SURPLUS: Weight = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,15 @@ class Moments:
 
 @dataclass(frozen=True)
 class Levels:
-    """The probability of a random token's cell: its logarithm's distribution over levels.
+    """Distribution of log p, for the probability p of a random token's cell.
 
-    `is_exact`: every cell is a level of its own. Else logarithms lie on bins 1/128 apart, with the
-    mean kept exactly and the second moment corrected, so that what is left is of third order; and
-    tokens alone in all likelihood, below e**-32 / N, are one level of probability 1e-304.
+    If `is_exact`, every cell is a level. Otherwise levels are bins of width 1/128; the mean is exact
+    and the second moment corrected, so the error is of third order. Cells below e**-32 / N, whose
+    tokens are almost surely alone, share one level of probability 1e-304.
     """
 
     log_p: Float64[np.ndarray, " levels"]
-    mass: Float64[np.ndarray, " levels"]  # sums to 1; single levels can be slightly negative by the correction
+    mass: Float64[np.ndarray, " levels"]  # sums to 1; the correction can make a level slightly negative
     is_exact: bool
 
     @cached_property
@@ -67,14 +69,13 @@ class Levels:
 
 
 def levels(cells: Cells, n_tokens: float) -> Levels:
-    """Distribution of the logarithm of a random token's cell probability.
+    """Return the `Levels` of these cells.
 
-    Exact where there are 16,384 cells or fewer. Else a convolution of the columns' distributions
-    over bins, followed from the likeliest cell down to what decides any statistic of `n_tokens`
-    tokens.
+    Exact for up to 16,384 cells. Otherwise the columns' distributions are convolved over bins, from
+    the likeliest cell down to the least probable ones that matter for `n_tokens` tokens.
     """
     n_runs = np.diff(cells.starts)
-    if np.log(n_runs).sum() <= math.log(LISTED) + 1e-9:
+    if np.log(n_runs).sum() <= math.log(MOST_LISTED) + 1e-9:
         log_p: Array = np.zeros(1)
         mass: Array = np.ones(1)
         for start, end in zip(cells.starts[:-1], cells.starts[1:], strict=True):
@@ -92,7 +93,7 @@ def levels(cells: Cells, n_tokens: float) -> Levels:
 
 
 def _deciding(cells: Cells) -> float:
-    """Logarithm of a probability below which cells hold next to no coincident pairs: by their law's moments."""
+    """Return the log p below which cells hold almost no coincident pairs, estimated from moments of log p."""
     weight = cells.p * np.exp(cells.log_cell - np.repeat(cells.log_power_sums(2), np.diff(cells.starts)))
     log_cell = np.where(cells.p > 0, cells.log_cell, 0)
     mean = np.add.reduceat(weight * log_cell, cells.starts[:-1])
@@ -101,10 +102,10 @@ def _deciding(cells: Cells) -> float:
 
 
 def likeliest(cells: Cells, count: int) -> Float64[np.ndarray, " cells"]:
-    """Return the logarithms of the `count` largest probabilities of all cells (fewer where there are fewer), exactly.
+    """Return the logarithms of the `count` largest cell probabilities (of all cells, if fewer), descending; exact.
 
-    They descend. The best of all columns are among the best of some columns times the cells of the
-    next; columns whose second cell is too improbable to come in are left out.
+    Columns are added one by one, and only the `count` best products are kept. A column whose
+    second cell is too improbable to matter is skipped.
 
     Examples
     --------
@@ -115,7 +116,8 @@ def likeliest(cells: Cells, count: int) -> Float64[np.ndarray, " cells"]:
     """
     costs = np.zeros(1)
     if len(cells.columns):
-        is_likeliest, first = cells.cost == 0, cells.starts[:-1]
+        is_likeliest = cells.cost == 0
+        first = cells.starts[:-1]
         second = np.minimum.reduceat(np.where(is_likeliest, np.inf, cells.cost), first)
         second[np.add.reduceat(np.where(is_likeliest, cells.count, 0), first) > 1] = 0
         for j in np.argsort(second, kind="stable"):
@@ -129,9 +131,9 @@ def likeliest(cells: Cells, count: int) -> Float64[np.ndarray, " cells"]:
 
 
 class Occupancy:
-    """The census of `n_tokens` tokens, 1 to 1e12 or so at the same cost, before it is drawn.
+    """Expected census of `n_tokens` tokens: 1 to about 1e12, at the same cost.
 
-    `cells` are those of `SnowballLaw.cells`, made for so many tokens.
+    `cells` are those of `SnowballLaw.cells` for as many tokens.
 
     Examples
     --------
@@ -144,18 +146,19 @@ class Occupancy:
 
     def __init__(self, cells: Cells, n_tokens: int) -> None:
         self.check(n_tokens)
-        self.cells, self.n_tokens = cells, int(n_tokens)
+        self.cells = cells
+        self.n_tokens = int(n_tokens)
         self._n = float(n_tokens)
 
     @staticmethod
     def check(n_tokens: int) -> None:
-        """Raise InvalidInput for fewer tokens than one, or for more than floats can count."""
+        """Raise InvalidInput for fewer than 1 token, or more than floats can count."""
         if not 1 <= n_tokens <= 1e15:
             raise InvalidInput(f"n_tokens must be 1 to 1e15, got {n_tokens}")
 
     @cached_property
     def is_dispersed(self) -> bool:
-        """True where no cell is likely enough to hold three tokens: black holes are pairs, but for a part in 1e10."""
+        """True where cells are too improbable to hold three tokens: all but one in 1e10 black holes are pairs."""
         return math.log(self._n) + math.fsum(self.cells.log_likeliest) < DISPERSED
 
     @cached_property
@@ -164,7 +167,7 @@ class Occupancy:
 
     @cached_property
     def log_coincident_pairs(self) -> float:
-        """Logarithm of the expected number of pairs of tokens with equal rows: ``C(N, 2) prod_j sum_k p_jk**2``."""
+        """Log expected number of pairs of tokens with equal rows: ``C(N, 2) prod_j sum_k p_jk**2``."""
         n = self._n
         return math.log(n * (n - 1) / 2) + self.cells.log_power_sum(2) if n > 1 else -math.inf
 
@@ -172,21 +175,21 @@ class Occupancy:
     def coincident_pairs(self) -> Moments:
         """Pairs of tokens with equal rows; exact.
 
-        ``Var = C(N, 2) (s2 - s2**2) + 6 C(N, 3) (s3 - s2**2)`` with the power sums s2, s3 of the
-        cells.
+        ``Var = C(N, 2) (s2 - s2**2) + 6 C(N, 3) (s3 - s2**2)`` with the sums s2, s3 of p**2, p**3.
         """
-        n, s2, s3 = self._n, math.exp(self.cells.log_power_sum(2)), math.exp(self.cells.log_power_sum(3))
+        n = self._n
+        s2, s3 = (math.exp(self.cells.log_power_sum(power)) for power in (2, 3))
         variance = n * (n - 1) / 2 * (s2 - s2**2) + n * (n - 1) * (n - 2) * (s3 - s2**2)
         return Moments(math.exp(self.log_coincident_pairs), math.sqrt(max(variance, 0.0)))
 
     @cached_property
     def n_unique(self) -> Moments:
-        """Distinct rows: the cells that hold any token."""
+        """Distinct rows: cells with one token or more."""
         return Moments(self.expected_groups(), self._std(SURPLUS))
 
     @cached_property
     def n_singletons(self) -> Moments:
-        """Tokens whose row no other has: ``N E[(1 - p)**(N - 1)]``."""
+        """Tokens with a row of their own: ``N E[(1 - p)**(N - 1)]``."""
         population = self.black_hole_population
         if self._is_sparse:
             return Moments(self._n - population.mean, population.std)
@@ -194,7 +197,7 @@ class Occupancy:
 
     @cached_property
     def n_black_holes(self) -> Moments:
-        """Cells that hold two tokens or more."""
+        """Cells with two tokens or more."""
         return Moments(self._sum(ONE), self._std(ONE))
 
     @cached_property
@@ -204,36 +207,36 @@ class Occupancy:
 
     @cached_property
     def _is_sparse(self) -> bool:
-        """True where next to all tokens are alone."""
+        """True where almost all tokens are alone."""
         return self._sum(TOKENS) < APART * self._n
 
     def expected_groups(self, least: int = 1) -> float:
-        """Expected number of cells that hold this many tokens, one or two, or more: unique rows, or black holes."""
+        """Return the expected number of cells with at least 1 token (unique rows) or 2 tokens (black holes)."""
         if least == 2:
             return self._sum(ONE)
         return self._n - self._sum(SURPLUS) if self._is_sparse else float(self._sums[OCCUPIED, 0])
 
     @cached_property
     def _sums(self) -> Float64[np.ndarray, "6 3"]:
-        """Sums over cells of what `occupied_sums` names, of its square, and of its product with the next."""
+        """Sums over cells of the terms of `occupied_sums`, of their squares, and of products with the next term."""
         sums = np.empty((6, 3))
-        _backends.levels.occupied_sums(self.levels.p, self.levels.log_q, self.levels.mass, self._n, FEW, sums)
+        _backends.levels.occupied_sums(self.levels.p, self.levels.log_q, self.levels.mass, self._n, FEW_TOKENS, sums)
         return sums
 
     def _sum(self, weight: Weight) -> float:
-        """``sum over cells of E[w(n); n >= 2]``."""
+        """Return ``sum over cells of E[w(n); n >= 2]``."""
         constant, slope = weight
         if self.is_dispersed:
             return (constant + 2 * slope) * math.exp(self.log_coincident_pairs)
         return float(constant * self._sums[PAIRS, 0] + slope * self._sums[IN_PAIRS, 0])
 
     def _std(self, weight: Weight) -> float:
-        """Standard deviation of ``sum over cells of w(n); n >= 2``: pairs are as good as Poisson.
+        """Return the standard deviation of ``sum over cells of w(n); n >= 2``.
 
-        Where few tokens share a row its variance, by that of empty cells and of tokens alone, is a
-        small difference of large numbers. There the variance within cells is summed over
-        populations of two and more, and the covariance of cells taken to first order:
-        ``-(sum_cells p dE[w]/dp)**2 / N``, with an error of the order 1/N of it.
+        In general it follows from the numbers of empty cells and of singletons. If few tokens share
+        a row, that is a small difference of large numbers: then the variance within cells is summed
+        over populations of two and more, and the covariance between cells is taken to first order,
+        ``-(sum_cells p dE[w]/dp)**2 / N``, with a relative error of order 1/N.
         """
         constant, slope = weight
         alone = constant + slope
@@ -255,11 +258,12 @@ class Occupancy:
 
     @cached_property
     def _across(self) -> tuple[float, float, float]:
-        """Covariances, over pairs of different cells, of both being empty, of both holding one token, and of one each.
+        """Covariances over pairs of different cells: both empty, both with one token, and one of each.
 
-        Series in p_a p_b: all terms up to 200 tokens; then what is left is of order N**-5.
+        Series in p_a p_b, with all terms for up to 200 tokens; beyond, the remainder is of order N**-5.
         """
-        n, tokens = self._n, self.n_tokens
+        n = self._n
+        tokens = self.n_tokens
         k = np.arange(1, 1 + (min(tokens, 40) if tokens <= 200 else 4))
         once, twice = sums = np.empty((2, 3, 2 * k.size + 3))  # [d, k] p**k (1 - p)**(n - d - k); and with 2 n for n
         _backends.levels.power_sums(self.levels.p, self.levels.log_q, self.levels.mass, n, sums)
@@ -276,46 +280,47 @@ class Occupancy:
 
     @cached_property
     def _listed(self) -> Array:
-        """Logarithms of the probabilities of the likeliest cells, descending."""
+        """Log probabilities of the likeliest cells, descending."""
         return likeliest(self.cells, LARGEST)
 
     def spectrum(self, populations: ArrayLike) -> Float64[np.ndarray, " sizes"]:
-        """Expected number of cells that hold exactly m tokens, for every m of `populations` (>= 1).
+        """Return the expected number of cells with exactly m tokens, for every m of `populations` (>= 1).
 
-        ``E[N_m] = E[C(N, m) p**(m - 1) (1 - p)**(N - m)]``. The 256 likeliest cells are listed one
-        by one; of others a population is blurred by the bins, by about a hundredth of itself.
+        ``E[N_m] = E[C(N, m) p**(m - 1) (1 - p)**(N - m)]``. The 256 likeliest cells are exact; bins
+        blur the populations of the others by about 1%.
         """
-        n, populations = self._n, np.asarray(populations, np.float64)
-        counts = np.zeros(len(populations))
-        possible = (populations >= 1) & (populations <= n)
-        m = populations[possible][:, None]
+        n = self._n
+        sizes = np.asarray(populations, np.float64)
+        counts = np.zeros(len(sizes))
+        possible = (sizes >= 1) & (sizes <= n)
+        m = sizes[possible][:, None]
         ways = gammaln(n + 1) - gammaln(m + 1) - gammaln(n - m + 1)
 
         def expected(log_p: Array, log_q: Array, mass: Array) -> Array:
-            log_rest = (n - m) * np.maximum(log_q, -1e300)  # no infinity, of which there may be none
+            log_rest = (n - m) * np.maximum(log_q, -1e300)  # finite, since 0 times infinity is NaN
             return np.asarray(np.exp(ways + (m - 1) * log_p + log_rest) @ mass)
 
         if self.levels.is_exact:
             counts[possible] = expected(self.levels.log_p, self.levels.log_q, self.levels.mass)
             return counts
         listed = self._listed
-        share = np.clip(listed - listed[-1], 0, 1)  # what of a level is listed: none of the last cell's, all above
+        share = np.clip(listed - listed[-1], 0, 1)  # part of a cell taken from the list: 0 at its end, 1 a nat above
         left = 1 - np.clip(self.levels.log_p - listed[-1], 0, 1)
         counts[possible] = expected(listed, np.log1p(-np.minimum(np.exp(listed), 1 - 2.0**-53)), np.exp(listed) * share)
         counts[possible] += expected(self.levels.log_p, self.levels.log_q, self.levels.mass * left)
         return counts
 
     def largest(self, count: int) -> Float64[np.ndarray, " count"]:
-        """Expected tokens of each of the likeliest cells, descending: N times their probabilities."""
+        """Return the expected tokens in each of the `count` likeliest cells, descending: N p."""
         return self._n * np.exp(likeliest(self.cells, count))
 
     @cached_property
     def largest_group(self) -> tuple[float, float]:
-        """Bounds on the expected tokens of the largest group, 1 where all are alone.
+        """Bounds on the expected number of tokens in the largest group, which has no closed form.
 
-        It has no closed form. Below: cells as if independent, ``sum_m 1 - prod P(n <= m)``, since
-        the counts are negatively associated [1]_. Above: ``sum_m min(1, sum P(n > m))``. They meet
-        where one cell holds most.
+        The lower bound treats cells as independent, ``sum_m 1 - prod P(n <= m)``, since counts are
+        negatively associated [1]_. The upper bound is ``sum_m min(1, sum P(n > m))``. They meet if
+        one cell holds most tokens; both are 1 if all tokens are alone.
 
         References
         ----------
@@ -324,7 +329,8 @@ class Occupancy:
         """
         if self.is_dispersed:
             return 1.0, 1.0 + min(1.0, self._sum(ONE))
-        n, p, cells = self._n, *self._weighed
+        n = self._n
+        p, cells = self._weighed
         likely = float(p.max())
         top = n * likely
         if likely == 1:
@@ -333,7 +339,7 @@ class Occupancy:
         reached = max(0.0, math.floor(top - around))
         last = min(n, math.ceil(top + around))
         if reached:
-            # Of the others P(n > reached) < (e n p / reached)**reached, below e**-60.
+            # Cells that are left out have P(n > reached) < (e n p / reached)**reached < e**-60.
             kept = n * p > reached * math.exp(-1 - 60 / reached)
             p, cells = p[kept], cells[kept]
         ends = np.unique(np.round(np.linspace(reached, last, 96))) if reached else np.arange(1, last + 1.0)
@@ -343,15 +349,15 @@ class Occupancy:
             log_none = np.einsum("ij,j->i", np.log1p(-np.minimum(over, 1 - 2.0**-53)), cells)
             return _bounded(ends, log_none, np.einsum("ij,j->i", over, cells))
         k = np.arange(min(last + 1, self.n_tokens))
-        log_ways = np.cumsum(np.log((n - k) / (k + 1)))[max(int(reached), 1) - 1 :]  # gammaln of many tokens is coarse
+        log_ways = np.cumsum(np.log((n - k) / (k + 1)))[max(int(reached), 1) - 1 :]  # gammaln is inexact for large N
         log_none, expected = np.zeros((2, len(ends)))
         _backends.levels.cells_beyond(ends.astype(np.int64), p, cells, n, log_ways, log_none, expected)
         return _bounded(ends, log_none, expected)
 
     def at_least(self, rank: int, population: int) -> float:
-        """Bound on the chance that the `rank` largest groups all hold this many tokens or more, as a logarithm.
+        """Return the log of a bound on P(each of the r = `rank` largest groups holds at least `population` tokens).
 
-        ``S**r / r!``, S the sum over cells of P(n >= m): the union over sets of r cells, whose
+        ``S**r / r!`` for the sum S over cells of P(n >= m): a union bound over sets of r cells, whose
         counts are negatively associated.
         """
         p, cells = self._weighed
@@ -362,8 +368,10 @@ class Occupancy:
         return min(0.0, rank * math.log(total) - math.lgamma(rank + 1)) if total > 0 else -math.inf
 
     def at_most(self, rank: int, population: int) -> float:
-        """Bound on the chance that the group of this rank (1: the largest) holds this many tokens or fewer, as a
-        logarithm: then one of the r likeliest cells does, so the sum over them of P(n <= m)."""
+        """Return the log of a bound on P(the group of this rank, 1 for the largest, holds at most `population` tokens).
+
+        Then one of the r likeliest cells does: the bound is the sum over these of P(n <= m).
+        """
         p = np.minimum(np.exp(likeliest(self.cells, rank)), 1.0)
         if len(p) < rank or population >= self._n:
             return 0.0
@@ -372,10 +380,11 @@ class Occupancy:
 
     @property
     def _weighed(self) -> tuple[Array, Array]:
-        """Probabilities of cells and how many have each: the likeliest listed, the others by levels."""
-        listed, below = self._listed, self._n * self.levels.p > 1e-12
+        """Probabilities and the number of cells with each: the likeliest cells one by one, the others by level."""
+        listed = self._listed
         if len(listed) < LARGEST:
             return np.minimum(np.exp(listed), 1.0), np.ones(len(listed))
+        below = self._n * self.levels.p > 1e-12
         left = 1 - np.clip(self.levels.log_p[below] - listed[-1], 0, 1)
         share = np.clip(listed - listed[-1], 0, 1)  # as in `spectrum`
         cells = np.maximum(self.levels.mass[below] * left / self.levels.p[below], 0)
@@ -384,11 +393,11 @@ class Occupancy:
 
 
 def _bounded(ends: Array, log_none: Array, expected: Array) -> tuple[float, float]:
-    """``sum over m of P(largest > m)``, 1 before the first of `ends`; linear between them.
+    """Return both bounds on ``sum over m of P(largest > m)``, where P is 1 below the first of `ends`, linear between.
 
-    At each of `ends`: log P(no cell holds more), and the expected number of cells that do.
+    For each end m, `log_none` is log P(no cell holds more) and `expected` the expected number of cells that do.
     """
-    chances = np.array([-np.expm1(log_none), np.minimum(expected, 1.0)])
-    width, first, second = np.diff(ends), chances[:, :-1], chances[:, 1:]
-    low, high = ends[0] + (width * (first + second) / 2 + (first - second) / 2).sum(axis=1)
+    probs = np.array([-np.expm1(log_none), np.minimum(expected, 1.0)])
+    first, second = probs[:, :-1], probs[:, 1:]
+    low, high = ends[0] + (np.diff(ends) * (first + second) / 2 + (first - second) / 2).sum(axis=1)
     return float(low), float(high)

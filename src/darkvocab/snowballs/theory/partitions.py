@@ -1,4 +1,4 @@
-"""Partitions: how probable it is that a snowball's tokens fall into groups of exactly these sizes."""
+"""Likelihood of a partition: the probability that a snowball's tokens form groups of exactly these sizes."""
 
 import math
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from ...errors import InvalidInput
 from ...numerics.cells import Cells
 from .occupancy import Occupancy, likeliest
 
-LISTED = 256  # likeliest cells that are gone through one by one
-MOST_STATES = 1024  # ways in which groups of each size can be taken or not, for `partition_likelihood`
+LIKELIEST_CELLS = 256  # that are summed one by one
+MOST_STATES = 1024  # of `partition_likelihood`: how many groups of each size the cells so far hold
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Sizes of the groups that tokens fall into. `n_singletons` None: not known how many tokens are alone."""
+    """Sizes of the groups of tokens with equal rows; `n_singletons` is None if it is not known."""
 
     populations: Int64[np.ndarray, " black_holes"]  # of groups of two and more, descending
     n_singletons: int | None
@@ -28,7 +28,7 @@ class Partition:
 
     @property
     def sizes(self) -> tuple[Int64[np.ndarray, " sizes"], Int64[np.ndarray, " sizes"]]:
-        """Sizes of groups that occur, ascending, and how many groups have each; singletons where they are known."""
+        """Sizes that occur, ascending, and the number of groups of each size; with singletons if they are known."""
         sizes, counts = np.unique(self.populations, return_counts=True)
         if self.n_singletons:
             sizes, counts = np.append(1, sizes), np.append(self.n_singletons, counts)
@@ -36,18 +36,18 @@ class Partition:
 
     @property
     def is_tractable(self) -> bool:
-        """True where `partition_likelihood` can go through it: few groups of different sizes."""
+        """True where `partition_likelihood` can handle it: few groups of different sizes."""
         return self.n_singletons is not None and math.prod((self.sizes[1] + 1).tolist()) <= MOST_STATES
 
 
 def partition_likelihood(cells: Cells, partition: Partition) -> float:
-    """Logarithm of the probability that N tokens fall into groups of exactly these sizes, singletons included.
+    """Return the log probability that N tokens form groups of exactly these sizes, singletons included.
 
-    ``N! / prod_i n_i! * m(p)``, m the monomial symmetric function of the cells' probabilities: the
-    sum, over all ways to give the groups different cells, of ``prod p**n`` (the exchangeable
-    partition probability function [1]_ times the number of partitions with these sizes). How the
-    256 likeliest cells and the others are gone through: docs/theory.md. -inf where there are fewer
-    cells than groups; InvalidInput for more than 1,024 states (`Partition.is_tractable`).
+    ``N! / prod_i n_i! * m(p)`` with the monomial symmetric function m of the cells' probabilities: the
+    sum of ``prod p**n`` over all assignments of groups to different cells (the exchangeable partition
+    probability function [1]_ times the number of partitions with these sizes). The 256 likeliest cells
+    are summed one by one, the others as docs/theory.md says. -inf if there are fewer cells than
+    groups; raises InvalidInput for more than 1,024 states (`Partition.is_tractable`).
 
     References
     ----------
@@ -63,7 +63,7 @@ def partition_likelihood(cells: Cells, partition: Partition) -> float:
     if not partition.is_tractable:
         raise InvalidInput("this partition has too many groups of different sizes to go through; see is_tractable")
     sizes, counts = partition.sizes
-    listed = likeliest(cells, LISTED)
+    listed = likeliest(cells, LIKELIEST_CELLS)
     state = np.full(counts + 1, -np.inf)
     state.flat[0] = 0.0
     before = np.empty_like(state)
@@ -91,7 +91,7 @@ def partition_likelihood(cells: Cells, partition: Partition) -> float:
 
 
 def _left_over(cells: Cells, listed: Float64[np.ndarray, " listed"], n: int) -> float:
-    """Logarithm of the sum of p**n over cells that are not listed: what is left, and no more than they can hold."""
+    """Return log(sum of p**n) over cells that are not listed: all less the listed, and no more than they can hold."""
     log_sum = cells.log_power_sum(float(n))
     left = 1 - math.fsum(np.exp(n * listed - log_sum))
     mass = 1 - math.fsum(np.exp(listed))
@@ -101,12 +101,11 @@ def _left_over(cells: Cells, listed: Float64[np.ndarray, " listed"], n: int) -> 
 
 
 def composite_likelihood(occupancy: Occupancy, partition: Partition) -> float:
-    """Logarithm of the composite likelihood of a partition: its groups as points of a Poisson process of populations.
+    """Return the log composite likelihood of a partition: group sizes as points of a Poisson process.
 
-    ``sum_m N_m log E[N_m] - E[N_m] - log N_m!``, N_m groups of m tokens: of each population its own
-    likelihood, as if they were independent; that they are not must go into its error (Godambe's
-    information, docs/theory.md). Singletons are left out where their number is not known. -inf
-    where a population cannot occur.
+    ``sum_m N_m log E[N_m] - E[N_m] - log N_m!`` for N_m groups of m tokens, as if the N_m were
+    independent. They are not, which the standard error must include (Godambe's information,
+    docs/theory.md). Singletons are left out if their number is not known. -inf if a size cannot occur.
     """
     sizes, counts = partition.sizes
     expected = occupancy.expected_groups(2 if partition.n_singletons is None else 1)

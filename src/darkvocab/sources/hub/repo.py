@@ -1,8 +1,8 @@
-"""A model's repository at one commit, and its files, of which only the bytes that are looked at come here.
+"""A model's repository at one commit, and its files, of which only the bytes that are read are downloaded.
 
-Commits, files, branches and tags are as the Hub lists them, or as they were listed before. What is read is kept under
-HF_HOME/assets (HF_ASSETS_CACHE): commits/COMMIT.json, revisions.json, and what was read of files in files/HASH. The
-cache of the Hub's library (HF_HUB_CACHE) is only read.
+Commits, files, branches and tags are as the Hub lists them now, or listed them before. HF_HOME/assets
+(HF_ASSETS_CACHE) keeps commits/COMMIT.json, revisions.json, and the downloaded bytes of files in files/HASH. The Hub
+library's own cache (HF_HUB_CACHE) is only read.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from ..tensors import SENTENCES, RemoteFile, read_object, sha256
 from .requests import AGAIN, ask, blocks, get
 
 CONNECTIONS = 4
-PIECE = 8 << 20  # bytes of a request
-BLOCK = 1 << 16  # what is read of a header begins and ends at multiples of this
-AHEAD = 1 << 20  # most that is read ahead of a header that is read from one end to the other
+REQUEST_BYTES = 8 << 20  # bytes of a request
+HEADER_BLOCK = 1 << 16  # reads of a header begin and end at multiples of this
+READ_AHEAD = 1 << 20  # most bytes that are read ahead of a header
 Span = tuple[int, int]  # bytes from, to
-MAX_WHOLE = 1 << 28  # bytes of a file that is read as a whole: a config, an index, a tokenizer
+MAX_WHOLE = 1 << 28  # bytes of a file that is read whole: a config, an index, a tokenizer
 
 
-class Entry(NamedTuple):
-    """A file of a commit."""
+class ListedFile(NamedTuple):
+    """File of a commit."""
 
     size: int
-    oid: str  # hexadecimal, of the content: SHA-256 of what LFS keeps, else git's SHA-1 of the blob
+    oid: str  # hexadecimal: SHA-256 of a file in LFS, else git's SHA-1 of the blob
 
     @property
     def sha256(self) -> str | None:
         return self.oid if len(self.oid) == 64 else None
 
 
-Listing = dict[str, Entry]  # by path in the repository
+Listing = dict[str, ListedFile]  # by path in the repository
 
 
 @dataclass(kw_only=True)
@@ -59,8 +59,8 @@ class Repo:
     name: str  # org/name
     revision: str  # as asked for
     commit: str  # 40 hexadecimal digits
-    progress: Callable[[int, int], None] | None = None  # gets (bytes read, bytes asked for) of all files together
-    listing: dict[str, Entry] = field(repr=False)
+    progress: Callable[[int, int], None] | None = None  # called with (bytes read, bytes asked for) of all files
+    listing: Listing = field(repr=False)
     bytes_read: int = 0
     _asked_for: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -69,7 +69,7 @@ class Repo:
         return f"{self.name}@{self.commit}"
 
     def file(self, path: str | PurePosixPath) -> HubFile:
-        """Return a file of the repository, there or not."""
+        """Return a file of the repository, whether it exists or not."""
         return HubFile(self, PurePosixPath(path))
 
     def count(self, *, read: int = 0, asked_for: int = 0) -> None:
@@ -82,7 +82,7 @@ class Repo:
 
 @dataclass(eq=False, repr=False)
 class HubFile(RemoteFile):
-    """A file of a repository. Where the cache of the Hub's library has all of it, that is read."""
+    """File of a repository, read from the cache of the Hub's library if that has all of it."""
 
     repo: Repo
     path: PurePosixPath
@@ -93,7 +93,7 @@ class HubFile(RemoteFile):
     __repr__ = __str__
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> ListedFile:
         return self.repo.listing[str(self.path)]
 
     @property
@@ -112,8 +112,8 @@ class HubFile(RemoteFile):
         return self.repo.file(self.path.with_name(name))
 
     def open(self, mode: str = "rb") -> io.BufferedReader:
-        """Open the file; the bytes that are read come here."""
-        return io.BufferedReader(_Stream(self), BLOCK)
+        """Open the file; bytes are downloaded as they are read."""
+        return io.BufferedReader(_Stream(self), HEADER_BLOCK)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         return self.whole().read_text(encoding)
@@ -124,16 +124,13 @@ class HubFile(RemoteFile):
         return self.entry.sha256 or sha256(self.whole())
 
     def origin(self) -> dict[str, Any]:
-        """Return where it is from and how much was read of it, JSON-ready."""
+        """Return repository, revision, commit and bytes read, JSON-ready."""
         repo = self.repo
         at = {"repo": repo.name, "revision": repo.revision, "commit": repo.commit, "url": self.url}
         return {**at, "sha256_by": "the Hub", "bytes_read": repo.bytes_read}
 
     def whole(self) -> Path:
-        """Bring all of it here, compared with its hash; for small files.
-
-        Raises as `bring`; CorruptFile also where it is larger than such files are.
-        """
+        """Download a file, at most `MAX_WHOLE` bytes (else CorruptFile), and check its hash; raises as `bring`."""
         if cached := self._cached():
             return cached
         size = self.entry.size
@@ -149,11 +146,11 @@ class HubFile(RemoteFile):
         return path
 
     def bring(self, offset: int, size: int) -> Path:
-        """Bring these bytes here, and return a file that has them; elsewhere it may have holes.
+        """Download these bytes, and return a local file that has them; elsewhere it may have holes.
 
-        Raises Unreachable (no network; a server that goes on to fail, gives no ranges, or other bytes than were asked
-        for), MissingFile (where HF_HUB_OFFLINE is set: not in the cache), AccessRefused (a gated repository, a token
-        not accepted), CorruptFile (another file than the listing names), and DiskFull or OSError (no room for it).
+        Raises Unreachable (no network; a server that keeps failing, gives no ranges, or other bytes than asked for),
+        MissingFile (not in the cache while HF_HUB_OFFLINE is set), AccessRefused (a gated repository, a token not
+        accepted), CorruptFile (not the file of the listing), and DiskFull or OSError (no room for it).
         """
         if cached := self._cached():
             return cached
@@ -163,22 +160,22 @@ class HubFile(RemoteFile):
         return pieces.path
 
     def here(self, offset: int, size: int) -> int:
-        """Return how many of these bytes have come already."""
+        """Return how many of these bytes are downloaded already."""
         missing = [] if self._cached() else self._kept().missing(offset, offset + size)
         return size - sum(end - begin for begin, end in missing)
 
     def _cached(self) -> Path | None:
-        """Return the whole file in the library's cache, of this commit or of another with the same content."""
+        """Return the file in the library's cache, of this commit or of another with the same content."""
         folder = library_folder(self.repo.name)
         for path in (folder / "snapshots" / self.repo.commit / self.path, folder / "blobs" / self.entry.oid):
             if path.is_file() and path.stat().st_size == self.entry.size:
                 return path
         return None
 
-    def _kept(self) -> Pieces:
-        return Pieces(assets(self.repo.name, "files") / self.entry.oid, self.entry.size)
+    def _kept(self) -> PartialFile:
+        return PartialFile(assets(self.repo.name, "files") / self.entry.oid, self.entry.size)
 
-    def _transfer(self, pieces: Pieces, missing: list[Span]) -> None:
+    def _transfer(self, pieces: PartialFile, missing: list[Span]) -> None:
         total = sum(end - begin for begin, end in missing)
         if constants.is_offline_mode():
             raise MissingFile(SENTENCES["offline"].format(what=f"{self}: {total:,} bytes of it are not"))
@@ -187,7 +184,9 @@ class HubFile(RemoteFile):
             room = f"no room for {total:,} bytes of {self} in {folder}; set HF_HOME to where there is"
             raise DiskFull(errno.ENOSPC, room)
         self.repo.count(asked_for=total)
-        parts = [(at, min(at + PIECE, end)) for begin, end in missing for at in range(begin, end, PIECE)]
+        parts = [
+            (at, min(at + REQUEST_BYTES, end)) for begin, end in missing for at in range(begin, end, REQUEST_BYTES)
+        ]
         stop = threading.Event()
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             try:
@@ -195,30 +194,27 @@ class HubFile(RemoteFile):
             finally:
                 stop.set()
 
-    def _part(self, pieces: Pieces, part: Span, stop: threading.Event) -> None:
-        """Read these bytes into the file, and record how far that went."""
+    def _part(self, pieces: PartialFile, part: Span, stop: threading.Event) -> None:
+        """Download these bytes into the file, and record how many arrived."""
         begin, end = part
-        at = begin
+        received = blocks(lambda at: self._range(at, end), str(self), begin, stop)
         with pieces.path.open("r+b") as file:
             file.seek(begin)
             try:
-                for block in blocks(lambda at: self._range(at, end), str(self), begin, stop):
+                while not stop.is_set() and (block := next(received, b"")):
                     file.write(block)
-                    at += len(block)
                     self.repo.count(read=len(block))
-                    if stop.is_set():
-                        break
             finally:
                 file.flush()  # raises where the disk is full, and nothing is recorded
-                pieces.add(begin, at)
+                pieces.add(begin, file.tell())
 
     def _range(self, begin: int, end: int) -> Iterator[bytes]:
-        """Yield the bytes of a range as they arrive, once the answer has shown that it is that range."""
+        """Yield the bytes of a range as they arrive, after checking that the answer is of that range."""
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={begin}-{end - 1}"}
         with get(self.url, self.repo.name, self.repo.revision, str(self.path), headers=headers) as response:
             self._check(response, begin, end)
             left = end - begin
-            for block in response.iter_raw():  # as it arrives, so that nothing is lost where it is cut
+            for block in response.iter_raw():  # as they arrive, so that nothing is lost at a cut
                 left -= len(block)
                 if left < 0:
                     raise Unreachable(f"{self}: the server sends more than the {end - begin:,} bytes asked for")
@@ -249,12 +245,11 @@ class HubFile(RemoteFile):
             raise Unreachable(f"{self}: {host} sends {sent[:80]!r}, where {asked!r} was asked for")
 
 
-class Pieces:
-    """A file of `size` bytes of which some pieces are here: holes where the others belong, and beside it a record.
+class PartialFile:
+    """Local file of `size` bytes, with holes where bytes are not downloaded yet, and a record of those that are.
 
-    One of another size is begun anew. Any process may write into it: all write the same bytes at the same places. A
-    piece gets its line in the record only when the disk has it, so that a machine that stops leaves no zeros that pass
-    for rows.
+    A file of another size is begun anew. Several processes may write into it: all write the same bytes at the same
+    places. A piece is recorded only after it is synced, so that a crash leaves no zeros that pass for rows.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -267,7 +262,7 @@ class Pieces:
                 file.truncate(size)
 
     def missing(self, begin: int, end: int) -> list[Span]:
-        """Return the parts of these bytes that are not here, in order."""
+        """Return the spans of these bytes that are not downloaded, in order."""
         gaps = []
         for first, last in [*self._spans(), (end, end)]:
             if begin < min(first, end):
@@ -276,7 +271,7 @@ class Pieces:
         return gaps
 
     def add(self, begin: int, end: int) -> None:
-        """Record that these bytes were written; OSError where the disk is full, or gone."""
+        """Record that these bytes were written; OSError for a disk that is full, or gone."""
         if begin < end:
             with self.path.open("r+b") as file:
                 os.fsync(file.fileno())
@@ -284,11 +279,11 @@ class Pieces:
                 record.write(f"{begin} {end}\n")
 
     def forget(self) -> None:
-        """Take nothing for here any more."""
+        """Delete the record, so that all bytes are missing."""
         self._record.unlink(missing_ok=True)
 
     def _spans(self) -> list[Span]:
-        """Return the record in ascending order, without lines that were cut or cannot be true."""
+        """Return the recorded spans in order, without lines that are cut or cannot be true."""
         try:
             text = self._record.read_text("ascii", "replace")
         except OSError:
@@ -298,14 +293,14 @@ class Pieces:
 
 
 class _Stream(io.RawIOBase):
-    """The bytes of a remote file, brought in blocks; the further it is read without a jump, the more at once."""
+    """Bytes of a remote file, downloaded in blocks that grow while it is read in sequence."""
 
     def __init__(self, file: HubFile) -> None:
         self._file = file
         self._size = file.entry.size
         self._at = 0
         self._brought: Span = (0, 0)
-        self._ahead = BLOCK
+        self._ahead = HEADER_BLOCK
 
     def readable(self) -> bool:
         return True
@@ -326,9 +321,9 @@ class _Stream(io.RawIOBase):
             return 0
         begin, brought = self._brought
         if not begin <= self._at <= end <= brought:
-            self._ahead = min(2 * self._ahead, AHEAD) if begin < self._at <= brought else BLOCK
-            begin = self._at // BLOCK * BLOCK
-            brought = min(max(-(-end // BLOCK) * BLOCK, begin + self._ahead), self._size)
+            self._ahead = min(2 * self._ahead, READ_AHEAD) if begin < self._at <= brought else HEADER_BLOCK
+            begin = self._at // HEADER_BLOCK * HEADER_BLOCK
+            brought = min(max(-(-end // HEADER_BLOCK) * HEADER_BLOCK, begin + self._ahead), self._size)
             self._brought = (begin, brought)
         with self._file.bring(begin, brought - begin).open("rb", buffering=0) as file:
             file.seek(self._at)
@@ -338,20 +333,14 @@ class _Stream(io.RawIOBase):
 
 
 def open_repo(name: str, revision: str | None, progress: Callable[[int, int], None] | None = None) -> Repo:
-    """Pin a revision of a repository to its commit, and list its files.
-
-    Raises as `list_files`.
-    """
+    """Pin a revision of a repository to its commit, and list its files; raises as `list_files`."""
     asked = revision or constants.DEFAULT_REVISION
     commit, listing = list_files(name, asked)
     return Repo(name=name, revision=asked, commit=commit, progress=progress, listing=listing)
 
 
 def list_files(name: str, revision: str) -> tuple[str, Listing]:
-    """Return the commit of a revision, and its files; where HF_HUB_OFFLINE is set, as the cache has them.
-
-    Raises as `ask`, and MissingFile where the cache has no such revision.
-    """
+    """Return a revision's commit and files, from the cache if HF_HUB_OFFLINE is set; raises as `ask`."""
     offline = constants.is_offline_mode()
     commit = _known_revisions(name).get(revision, revision) if offline else revision
     if _is_hash(commit, 40) and (listing := _known_listing(name, commit)):
@@ -381,10 +370,7 @@ def list_files(name: str, revision: str) -> tuple[str, Listing]:
 
 
 def revisions(name: str) -> dict[str, str]:
-    """Return the commit of every branch and tag, by name; where HF_HUB_OFFLINE is set, of those in the cache.
-
-    Raises as `ask`.
-    """
+    """Return the commit of every branch and tag, by name, or of the cached ones while offline; raises as `ask`."""
     if constants.is_offline_mode():
         return _known_revisions(name)
 
@@ -394,10 +380,10 @@ def revisions(name: str) -> dict[str, str]:
     return ask("/refs", name, constants.DEFAULT_REVISION, read)
 
 
-def _entry(size: Any, oid: Any) -> Entry:
+def _entry(size: Any, oid: Any) -> ListedFile:
     if not (type(size) is int and size >= 0 and _is_hash(oid, 40, 64)):
         raise InvalidInput(f"a file of size {size!r} and hash {str(oid)[:80]!r}")
-    return Entry(size, oid)
+    return ListedFile(size, oid)
 
 
 def _is_hash(text: object, *lengths: int) -> bool:
@@ -405,10 +391,9 @@ def _is_hash(text: object, *lengths: int) -> bool:
 
 
 def assets(repo: str, part: str) -> Path:
-    """Return the folder for what is kept of a repository; it is made where it is missing."""
-    return cached_assets_path(
-        "darkvocab", namespace=f"models--{repo}", subfolder=part, assets_dir=constants.HF_ASSETS_CACHE
-    )
+    """Return the folder for a part of what is kept of a repository, and create it if need be."""
+    namespace = f"models--{repo}"
+    return cached_assets_path("darkvocab", namespace, part, assets_dir=constants.HF_ASSETS_CACHE)
 
 
 def library_folder(repo: str) -> Path:
@@ -417,7 +402,7 @@ def library_folder(repo: str) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a file; an empty one where there is none."""
+    """Return the object in a JSON file; an empty one if there is none."""
     try:
         return read_object(path)
     except (OSError, CorruptFile):
@@ -425,7 +410,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _known_revisions(name: str) -> dict[str, str]:
-    """Return the commits by revision, as the library's cache has them, and as they were last read here."""
+    """Return the commit of each revision in the library's cache and in ours."""
     refs = library_folder(name) / "refs"
     files = [path for path in sorted(refs.rglob("*")) if path.is_file()]
     known = {path.relative_to(refs).as_posix(): path.read_text("utf-8", "replace").strip() for path in files}
@@ -434,7 +419,7 @@ def _known_revisions(name: str) -> dict[str, str]:
 
 
 def _known_listing(name: str, commit: str) -> Listing:
-    """Return the files of a commit as they were listed before, or, offline, as the library's cache has them."""
+    """Return the files of a commit as listed before, or while offline as the library's cache has them."""
     kept = _read_json(assets(name, "commits") / f"{commit}.json")
     try:
         listing = {path: _entry(*entry) for path, entry in kept.items()}
@@ -446,5 +431,5 @@ def _known_listing(name: str, commit: str) -> Listing:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         blob = path.readlink().name if path.is_symlink() else ""  # the blob may link to the library's shared store
         oid = blob if _is_hash(blob, 40, 64) else "0" * 40  # without links: a whole file is not compared with a hash
-        listing[path.relative_to(folder).as_posix()] = Entry(path.stat().st_size, oid)
+        listing[path.relative_to(folder).as_posix()] = ListedFile(path.stat().st_size, oid)
     return listing

@@ -1,6 +1,6 @@
-"""Requests to the Hub: with the user's token, refused in words, sent again after failures that may pass.
+"""Requests to the Hub: with the user's token, errors in words, and retries after failures that may pass.
 
-The library's own retries wait as long as a server asks for, know no date in Retry-After, and cannot be stopped.
+The library's own retries wait as long as a server asks, ignore dates in Retry-After, and cannot be stopped.
 """
 
 import contextlib
@@ -18,25 +18,27 @@ from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers, get_session, parse_ratelimit_headers
 
 from ...errors import AccessRefused, CorruptFile, DarkvocabError, MissingFile, Unreachable
+from ..tensors import SENTENCES
 
 MAX_ANSWER = 1 << 26  # bytes of a list of files, or of branches
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each retry of a request that failed
 UNCONNECTED = 2  # retries where there is no connection at all
 MOST_PAUSE = 60.0  # seconds that a server may ask us to wait
-ENOUGH = 1 << 16  # bytes that make a request that was cut no failure
-LATER = (408, 429, 500, 502, 503, 504)  # statuses after which it is worth to ask again
+ENOUGH = 1 << 16  # bytes of a cut answer from which it does not count as a failure
+RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
 LOGIN = "log in (`hf auth login`, or set HF_TOKEN)"
 AGAIN = "run it again; what has arrived is kept"
+REFUSALS: dict[str, str] = SENTENCES["hub"]
 
 Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
 def get(url: str, repo: str, revision: str, file: str = "", **options: Any) -> Iterator[httpx2.Response]:
-    """Open the answer to a GET; `repo`, `revision` and `file` are named where it is refused.
+    """Open the answer to a GET; errors name `repo`, `revision` and `file`.
 
     Raises MissingFile, AccessRefused or Unreachable where the server refuses; httpx2's HTTPError or InvalidURL where it
-    does not answer, or so that it is worth to ask again.
+    does not answer, or with one of `RETRY_STATUSES`.
     """
     headers = build_hf_headers(library_name="darkvocab", library_version=metadata.version("darkvocab"))
     headers |= options.pop("headers", {})
@@ -44,7 +46,7 @@ def get(url: str, repo: str, revision: str, file: str = "", **options: Any) -> I
     with get_session().stream("GET", url, headers=headers, timeout=timeout, **options) as response:
         status = response.status_code
         answers = f"{response.url.host} answers {status} ({response.reason_phrase})"
-        if status in LATER:
+        if status in RETRY_STATUSES:
             raise httpx2.HTTPStatusError(answers, request=response.request, response=response)
         if refusal := _refusal(status, response.headers.get("x-error-code"), repo, revision, file):
             raise refusal
@@ -54,28 +56,22 @@ def get(url: str, repo: str, revision: str, file: str = "", **options: Any) -> I
 
 
 def _refusal(status: int, code: str | None, repo: str, revision: str, file: str) -> DarkvocabError | None:
-    page = f"{constants.ENDPOINT}/{repo}"
-    if code == "GatedRepo":
-        return AccessRefused(f"{repo} is gated: accept its licence at {page}, then {LOGIN}")
-    if code == "RevisionNotFound":
-        return MissingFile(f"{repo} has no revision {revision!r}; {page}/tree/main lists its branches and tags")
-    if code == "EntryNotFound":
-        return MissingFile(f"{repo} has no file {file!r} at revision {revision!r}")
-    if code == "RepoNotFound" or status == 404:
-        return MissingFile(f"{constants.ENDPOINT} has no model {repo!r}, or it is private: check the name, or {LOGIN}")
-    if status in (401, 403):
-        says = f"{constants.ENDPOINT} refuses to show {repo} (status {status})"
-        return AccessRefused(f"{says}: check your token, or {LOGIN}")
-    return None
+    """Return the error of a refused request, by the Hub's code, else by the status; None where it is not refused."""
+    reason = code if code in REFUSALS else {404: "RepoNotFound", 401: "refused", 403: "refused"}.get(status)
+    if reason is None:
+        return None
+    facts = {"repo": repo, "revision": revision, "file": file, "status": status, "login": LOGIN}
+    error = AccessRefused if reason in ("GatedRepo", "refused") else MissingFile
+    return error(REFUSALS[reason].format(**facts, hub=constants.ENDPOINT))
 
 
 def blocks(
     ask: Callable[[int], Iterator[bytes]], what: str, at: int = 0, stop: threading.Event | None = None
 ) -> Iterator[bytes]:
-    """Yield what `ask(at)` yields, from byte `at` on; after failures that may pass, `ask` again from where it was cut.
+    """Yield the blocks of `ask(at)`, from byte `at` on; after failures that may pass, ask again from the cut on.
 
-    Setting `stop` ends it, also in a pause. Raises Unreachable where it failed once more in a row than there are
-    `PAUSES`, or the server asks for a longer wait.
+    Setting `stop` ends it, also in a pause. Raises Unreachable after more failures in a row than there are `PAUSES`, or
+    where the server asks to wait longer than `MOST_PAUSE`.
     """
     stop = stop or threading.Event()
     failures = 0
@@ -124,10 +120,9 @@ def whole(
 
 
 def ask(route: str, repo: str, revision: str, read: Callable[[Any], Result], **parameters: Any) -> Result:
-    """Return what `read` makes of the JSON that the Hub's interface answers with to a question on a repository.
+    """Ask the Hub's API about a repository, and return what `read` makes of the JSON.
 
-    Raises MissingFile, AccessRefused and Unreachable as `get` and `blocks`, and for more than `MAX_ANSWER` bytes;
-    CorruptFile where `read` cannot make anything of it.
+    Raises MissingFile, AccessRefused and Unreachable as `get` and `whole`, CorruptFile where `read` fails.
     """
     url = f"{constants.ENDPOINT}/api/models/{repo}{route}"
     content = whole(lambda: get(url, repo, revision, params=parameters), url)

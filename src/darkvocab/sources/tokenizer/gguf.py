@@ -1,4 +1,4 @@
-"""Tokenizers of GGUF files, as `tokenizer.ggml.*` has them and llama.cpp reads them."""
+"""Tokenizers of GGUF files: `tokenizer.ggml.*`, as llama.cpp reads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import CorruptFile
 from ..tensors import File
-from .llama_cpp import BUILDERS, HELD, PATTERN_OF, RAW, SPECIAL, WHOLE_WORDS_FIRST, Held, Specials
+from .llama_cpp import BUILDERS, HELD, PATTERN_OF, RAW, SPECIAL_TEXTS, WHOLE_WORDS_FIRST, Held, Specials
 from .rules import guarded, merging
 from .sentencepiece import CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, check_charsmap
 from .tokenizer import BYTE_TOKEN, Pieces, Spelling, Tokenizer, decoded
@@ -20,19 +20,19 @@ from .tokenizer import BYTE_TOKEN, Pieces, Spelling, Tokenizer, decoded
 if TYPE_CHECKING:
     from .llama_cpp import Rules
 
-MODELS: dict[str, dict[str, Any]] = HELD["models"]
+GGUF_MODELS: dict[str, dict[str, Any]] = HELD["models"]
 Value = TypeVar("Value")
 
 
 def from_gguf(metadata: Mapping[str, Any], file: File | None = None) -> Tokenizer | None:
     """Return the tokenizer of a GGUF file by the metadata of its header; None where that has no texts.
 
-    Special tokens are cut out of a text first, as in prompts that a chat template makes. Texts that converters give to
-    rows for which the tokenizer has none are left out. Where llama.cpp's rules for it are not known here, or llama.cpp
-    does not load it, it cannot encode, and says why.
+    Special tokens are cut out of a text first, as llama.cpp does with prompts of a chat template. Padding texts that
+    converters add are left out. A tokenizer whose rules are not known here, or that llama.cpp does not load, cannot
+    encode, and has the reason.
 
-    Raises CorruptFile: values of other types, or fewer, than a tokenizer has; scores that are not finite; a character
-    map that leads out of itself.
+    Raises CorruptFile: values of wrong types, or too few; scores that are not finite; a character map that leads out of
+    itself.
     """
     header = _Header(metadata=metadata, file=file)
     model = header.value("model", str, "")
@@ -40,9 +40,9 @@ def from_gguf(metadata: Mapping[str, Any], file: File | None = None) -> Tokenize
     tokens = _Tokens.of(header, model)
     if not tokens.text:
         return None
-    known = MODELS.get(model, {"kind": model, "spelling": {}})
+    known = GGUF_MODELS.get(model, {"kind": model, "spelling": {}})
     is_raw = model == "gpt2" and PATTERN_OF.get(pre) in RAW
-    spelling = Spelling(**(MODELS["gemma4"] if is_raw else known)["spelling"])
+    spelling = Spelling(**(GGUF_MODELS["gemma4"] if is_raw else known)["spelling"])
     read = Tokenizer(
         runtime="llama.cpp",
         model=known["kind"],
@@ -72,7 +72,7 @@ def from_gguf(metadata: Mapping[str, Any], file: File | None = None) -> Tokenize
 
 @dataclass(frozen=True, kw_only=True)
 class _Header:
-    """Values of a header, by their names after `tokenizer.ggml.`; raises CorruptFile for those of another type."""
+    """Values of a header, by their names after `tokenizer.ggml.`; CorruptFile for one of another type."""
 
     metadata: Mapping[str, Any]
     file: File | None
@@ -87,7 +87,7 @@ class _Header:
         return value
 
     def numbers(self, key: str, kinds: str, n: int, missing: float) -> np.ndarray:
-        """Return the first `n` numbers of an array; `n` times `missing` where there is none."""
+        """Return the first `n` numbers of an array; without it `n` times `missing`."""
         value = self.value(key, np.ndarray, np.full(n, missing))
         if value.dtype.kind not in kinds + "f" * (f"tokenizer.ggml.{key}" not in self.metadata) or len(value) < n:
             raise self.wrong(f"tokenizer.ggml.{key} has {len(value):,} {value.dtype.name} for {n:,} tokens")
@@ -99,7 +99,7 @@ class _Header:
         n_tokens = len(tokens.name)
         unknown = self.value("unknown_token_id", int, n_tokens)
         if unknown >= n_tokens:
-            unknown = MODELS.get(model, {}).get("unknown", n_tokens)
+            unknown = GGUF_MODELS.get(model, {}).get("unknown", n_tokens)
         lowercase = self.value("normalizer.lowercase", bool, True)
         charsmap = self.value("precompiled_charsmap", np.ndarray, np.empty(0, np.uint8)).tobytes()
         if charsmap:
@@ -130,10 +130,10 @@ class _Tokens:
 
     raw: list[bytes]  # their texts
     text: list[str]
-    name: list[str]  # by which the rules know them
+    name: list[str]  # in the rules
     type: np.ndarray
-    special: set[int]  # those that are cut out of a text before the model sees it
-    broken: set[int]  # those whose texts are no UTF-8
+    special: set[int]  # cut out of a text before the model sees it
+    broken: set[int]  # whose texts are no UTF-8
 
     @classmethod
     def of(cls, header: _Header, model: str) -> _Tokens:
@@ -141,7 +141,7 @@ class _Tokens:
         types = header.numbers("token_type", "iu", len(raw), NORMAL)
         text = [held.decode(errors="replace") or f"[EMPTY_{n}]" for n, held in enumerate(raw)]
         special = set(np.flatnonzero(np.isin(types, (UNKNOWN, CONTROL, USER_DEFINED))).tolist())
-        named = {one: n for n, one in enumerate(text) if one in SPECIAL}
+        named = {one: n for n, one in enumerate(text) if one in SPECIAL_TEXTS}
         special |= set(named.values())
         if "<|tool_response>" in named:  # as llama.cpp has it for the sake of Gemma 4
             special.discard(named.get("</s>", -1))
@@ -150,11 +150,11 @@ class _Tokens:
         for n in special:
             name[n] = text[n]
         for n in broken:
-            name[n] = f" {n}"  # no text can hold it, as each space becomes something else
+            name[n] = f" {n}"  # which no text holds, as each space is replaced
         return cls(raw=raw, text=text, name=name, type=types, special=special, broken=broken)
 
     def pieces(self, spelling: Spelling) -> Pieces:
-        """Return the tokens as pieces, each shown as the text that it stands for, where that is one."""
+        """Return the tokens as pieces, which show the text that they stand for, if it is one."""
         padding = {n for n in np.flatnonzero(self.type == UNUSED).tolist() if self.text[n] == f"[PAD{n}]"}
         token = [n for n in range(len(self.text)) if n not in padding]
         data = []
@@ -174,14 +174,14 @@ class _Tokens:
 
 
 def _name(text: str, model: str) -> str:
-    """Name a piece; BERT's as its vocabulary does: files mark pieces that begin a word, it those that continue one."""
+    """Name a piece; BERT's by ## for pieces that continue a word, where files mark those that begin one."""
     if model != "bert":
         return text
     return text.removeprefix(SPACE) if text.startswith(SPACE) and text != SPACE else f"##{text}"
 
 
 def _unreadable(header: _Header, model: str, pre: str, tokens: _Tokens) -> str | None:
-    """Return why these tokens cannot be encoded with; None where they can."""
+    """Return why the tokenizer of these tokens cannot encode; None if it can."""
     if model not in BUILDERS:
         return f"tokenizers of the model {model!r} (tokenizer.ggml.model) are not supported"
     if model in ("gpt2", "gemma4"):
@@ -200,7 +200,7 @@ def _unreadable(header: _Header, model: str, pre: str, tokens: _Tokens) -> str |
 
 
 def _strips(header: _Header, ids: Mapping[str, int], pre: str) -> tuple[set[str], set[str]]:
-    """Name special tokens that take the white space before, and after them along; llama.cpp knows them by name."""
+    """Return the special tokens that strip the white space before, and after them, as llama.cpp names them."""
     name, architecture = (str(header.metadata.get(f"general.{key}", "")) for key in ("name", "architecture"))
     if "jina-v2-" in pre or any(kind in architecture for kind in ("nomic-bert-moe", "jina-bert-v3")):
         return {"<mask>"}, set()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
 from ..tensors import SENTENCES, File, read_object
-from .rules import CLASSES, HIGHEST, PATTERNS, added_beside, by_rules, class_name, guarded, plain, settings, words
+from .rules import CLASSES, HIGHEST_ID, PATTERNS, added_beside, by_rules, class_name, guarded, plain, settings, words
 from .tokenizer import BYTE_LEVEL, Pieces, Spelling, Tokenizer, is_unicode
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def from_json(path: File, folder: Mapping[str, File]) -> Tokenizer:
 
 
 def _check_prefix(path: Path) -> None:
-    """Check that a BPE's mark of pieces within words begins what merges append; raises CorruptFile.
+    """Check that the second piece of each merge begins with a BPE's `continuing_subword_prefix`; raises CorruptFile.
 
-    The library cuts it off unseen, through the middle of a character if need be, and then ends the process.
+    The library cuts the prefix off unchecked; inside a character, that ends the process.
     """
     if not PREFIX.search(path.read_bytes()):
         return
@@ -52,8 +52,8 @@ def from_vocab(path: File, folder: Mapping[str, File]) -> Tokenizer:
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
     vocab = read_object(path)
-    if not all(type(token) is int and 0 <= token <= HIGHEST for token in vocab.values()):
-        raise CorruptFile(f"{path}: not a vocabulary: not each text has an id from 0 to {HIGHEST:,}")
+    if not all(type(token) is int and 0 <= token <= HIGHEST_ID for token in vocab.values()):
+        raise CorruptFile(f"{path}: not a vocabulary: not each text has an id from 0 to {HIGHEST_ID:,}")
     named = class_name(folder)
     if named not in ("", "Qwen2Tokenizer", "CLIPTokenizer", *CLASSES["gpt2"]):
         return _without_rules(path, vocab, named)
@@ -110,7 +110,7 @@ def from_words(path: File, folder: Mapping[str, File]) -> Tokenizer:
 
 
 def _by(path: File, folder: Mapping[str, File], build: Callable[[], tokenizers.Tokenizer]) -> Tokenizer:
-    """Return the tokenizer by the rules that `build` makes and the tokens that a folder's files add."""
+    """Return the tokenizer of the rules that `build` makes, with the tokens that a folder's files add."""
     from tokenizers import AddedToken
 
     added = added_beside(folder)
@@ -135,7 +135,7 @@ def _lines(path: File) -> list[str]:
 
 
 def _merges(path: File) -> list[tuple[str, str]]:
-    """Return the pairs of a `merges.txt`; raises CorruptFile."""
+    """Read the pairs of a `merges.txt`; raises CorruptFile."""
     pairs = []
     for n, line in enumerate(_lines(path), 1):
         if not line.strip() or (n == 1 and line.startswith("#version")):
@@ -154,7 +154,7 @@ def _unknown(folder: Mapping[str, File], vocab: Mapping[str, Any]) -> str | None
 
 
 def _without_rules(path: File, vocab: Mapping[str, int], named: str) -> Tokenizer:
-    """Return a tokenizer that has its texts, and cannot encode: its class is none whose rules are known here."""
+    """Return a tokenizer that has texts but cannot encode, as the rules of its class are not known here."""
     if not all(map(is_unicode, vocab)):
         raise CorruptFile(f"{path}: holds half a character")
     spelling = Spelling(byte_level=all(character in vocab for character in map(chr, BYTE_LEVEL)))

@@ -1,6 +1,6 @@
-"""Rules by which llama.cpp makes tokens of a text, as objects of the `tokenizers` library and functions that encode.
+"""Rules by which llama.cpp encodes texts, as objects of the `tokenizers` library and functions.
 
-Written after llama.cpp's `src/llama-vocab.cpp`, and compared with llama.cpp itself: `docs/files.md` says on what.
+Written after llama.cpp's `src/llama-vocab.cpp`, and compared with llama.cpp itself (`docs/files.md`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .tokenizer import BYTE_LEVEL, Encoded, flat
 if TYPE_CHECKING:
     import tokenizers
 
-    # The rules, where the library can express them, and a function that encodes what is between special tokens.
+    # The rules, if the library can express them, and a function that encodes texts between special tokens.
     Rules = tuple[tokenizers.Tokenizer | None, Callable[[list[str]], Encoded]]
 
 # Patterns by which llama.cpp cuts a text before BPE.
@@ -35,14 +35,14 @@ PATTERNS: dict[str, list[str]] = HELD["patterns"]
 PATTERN_OF = {name: kept for kept in PATTERNS for name in (kept, *HELD["also"].get(kept, "").split())}
 WHOLE_WORDS_FIRST = frozenset(HELD["whole_words_first"])
 RAW = frozenset(HELD["raw"])
-SPECIAL = frozenset(HELD["special"].split())
+SPECIAL_TEXTS = frozenset(HELD["special"].split())
 NEW_RANGES, CHINESE = (re.sub(r"[0-9a-f]+", r"\\x{\g<0>}", HELD[name]).replace(" ", "") for name in ("new", "chinese"))
 NO_CHARACTER = "\ufdd0"
 WHITE_SPACE = " \t\n\v\f\r"  # as C has it
 
 
 def of_15_1(pattern: str) -> str:
-    r"""Return a pattern whose \p{L}, \p{N} and so on hold what Unicode 15.1 has; \p{Lu} and so on are \p{L}."""
+    r"""Return a pattern whose \p{L}, \p{N} and so on are those of Unicode 15.1; \p{Lu} and so on become \p{L}."""
     return re.sub(r"\\([pP])\{([A-Z])[a-z]?\}", _class, pattern)
 
 
@@ -53,7 +53,7 @@ def _class(match: re.Match[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """Tokenizer of a GGUF file as its header has it, checked."""
+    """Checked header of a GGUF file's tokenizer."""
 
     names: list[str]  # of the tokens, by id; each once
     types: np.ndarray  # [n] integers
@@ -61,7 +61,7 @@ class Held:
     merges: list[tuple[str, str]]
     pre: str
     unknown: int | None  # id of the token for what is unknown
-    charsmap: bytes  # one that leads nowhere outside
+    charsmap: bytes  # as `check_charsmap`
     space_prefix: bool
     merge_spaces: bool
     lowercase: bool
@@ -70,14 +70,14 @@ class Held:
 
 
 def bpe(held: Held) -> Rules:
-    """Return the rules of byte-pair encoding: by merges, on what the patterns of `pre` have cut."""
+    """Return the rules of byte-pair encoding by merges, on words cut by the patterns of `pre`."""
     from tokenizers import Tokenizer, models, normalizers
 
     raw = PATTERN_OF[held.pre] in RAW
-    # What merges name and what is no token holds its place among the characters, and falls apart in the end.
+    # Texts of merges that are no tokens keep ids of their own, and are split at the end.
     known = dict(zip(held.names, range(len(held.names)), strict=True))
     merged = itertools.chain.from_iterable((one, other, one + other) for one, other in held.merges)
-    characters = (" ",) if raw else map(chr, BYTE_LEVEL)  # where pieces are raw, a space stands for what is unknown
+    characters = (" ",) if raw else map(chr, BYTE_LEVEL)  # of raw pieces, a space stands for unknown text
     others = [text for text in dict.fromkeys((*merged, *characters)) if text not in known]
     model = models.BPE(
         vocab=known | dict(zip(others, range(len(known), len(known) + len(others)), strict=True)),
@@ -92,16 +92,15 @@ def bpe(held: Held) -> Rules:
     rules.pre_tokenizer = words(map(of_15_1, PATTERNS[PATTERN_OF[held.pre]]), byte_level=not raw)
     # Of GPT-2's alphabet what has no token is dropped, but for ASCII, since a token of one byte has another text.
     names = [f"<0x{byte:02X}>" if raw else chr(byte) if byte < 128 else "" for byte in range(256)]
-    parts = [
-        [known[names[byte]] for byte in text.encode() if names[byte] in known] if text != " " else [] for text in others
-    ]
+    bytes_of = ([] if text == " " else text.encode() for text in others)
+    parts = [[known[names[byte]] for byte in data if names[byte] in known] for data in bytes_of]
     return rules, _falling_apart(partial(encode_by, rules), len(known), parts)
 
 
 def _falling_apart(
     encode: Callable[[list[str]], Encoded], n_tokens: int, parts: Sequence[Sequence[int]]
 ) -> Callable[[list[str]], Encoded]:
-    """Return a function that encodes likewise, and puts these tokens in the place of ids from `n_tokens` on."""
+    """Return a function that encodes likewise, and replaces each id from `n_tokens` on by some tokens."""
     sizes = np.array([1] * n_tokens + [len(part) for part in parts], np.int64)
     tokens = np.array([*range(n_tokens), *itertools.chain.from_iterable(parts)], np.int64)
     begins = np.cumsum(sizes) - sizes
@@ -116,21 +115,21 @@ def _falling_apart(
 
 
 def wordpiece(held: Held) -> Rules:
-    """Return the rules of BERT: words, each by its longest pieces from the left; one that continues begins with ##."""
+    """Return the rules of BERT: each word by its longest pieces from the left, after the first with ##."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     n_names = len(held.names)
     vocabulary = dict(zip(held.names, range(n_names), strict=True))
     unknown = "\0" if held.unknown is None else held.names[held.unknown]
     vocabulary.setdefault(unknown, n_names)
-    # A piece that begins a word stands within one, too, where the text itself holds the mark.
+    # A piece that begins a word may also stand within one, where the text holds the mark itself.
     vocabulary |= {f"##{SPACE}{name}": n for n, name in enumerate(held.names) if not name.startswith("##")}
     model = models.WordPiece(
         vocab=vocabulary, unk_token=unknown, continuing_subword_prefix="##", max_input_chars_per_word=1 << 30
     )
     rules = Tokenizer(model)
     steps: list[normalizers.Normalizer] = [normalizers.Replace(Regex(f"[{NEW_RANGES}]"), NO_CHARACTER)]
-    if held.strip_accents:  # of a decomposed character its first is left, of a Korean syllable its first letter
+    if held.strip_accents:  # keep a decomposed character's first, of a Korean syllable the first letter
         for n in range(19):
             block = f"[\\x{{{0xAC00 + 588 * n:x}}}-\\x{{{0xAC00 + 588 * n + 587:x}}}]"
             steps.append(normalizers.Replace(Regex(block), chr(0x1100 + n)))
@@ -148,22 +147,21 @@ def wordpiece(held: Held) -> Rules:
 
 
 def unigram(held: Held) -> Rules:
-    """Return the rules of T5: the pieces of the largest sum of scores, after the character map has changed the text."""
+    """Return the rules of T5: the pieces with the largest sum of scores, after the character map."""
     import sentencepiece
     from tokenizers import Tokenizer, models
 
     normal = held.types == NORMAL
     user_defined = held.types == USER_DEFINED
-    # What is unknown costs 10 more than the dearest piece in use. One that is not in use and dearer would change that:
-    # it has no better score where it is a character, and is left out where it is several.
+    # Unknown text costs 10 more than the dearest piece in use. A dearer unused piece would change that: one character
+    # gets the score of the dearest, several are left out.
     dearest = held.scores[normal].min(initial=np.inf)
     single = np.fromiter((len(name) == 1 for name in held.names), bool, len(held.names))
     matched = normal | user_defined | ((held.types == UNUSED) & (single | (held.scores >= dearest)))
     scores = np.where(matched & ~user_defined, np.maximum(held.scores, dearest).astype(np.float64), 0.0)
-    # Pieces that no text matches have a name that none holds, as each space becomes a mark.
-    names = [
-        name if match else f" {n}" for n, (name, match) in enumerate(zip(held.names, matched.tolist(), strict=True))
-    ]
+    # Unmatched pieces get a name that no text holds, as each space becomes a mark.
+    is_matched = zip(held.names, matched.tolist(), strict=True)
+    names = [name if match else f" {n}" for n, (name, match) in enumerate(is_matched)]
     vocabulary = list(zip(names, scores.tolist(), strict=True))
     if held.unknown is None:
         vocabulary.append((" ", 0.0))
@@ -181,7 +179,7 @@ def unigram(held: Held) -> Rules:
 
 
 def _spaced(text: str, held: Held) -> str:
-    """Return a text with marks for spaces: one before each word, or all that there are and one before the first."""
+    """Mark spaces: one before each word if spaces are merged, else all, and one before the first word."""
     if held.merge_spaces:
         return "".join(SPACE + word for word in text.split(" ") if word)
     words = text.lstrip(" ")
@@ -208,21 +206,19 @@ def by_scores(held: Held) -> Rules:
 
 
 def _model_proto(pieces: Iterable[tuple[str, float, int]], *, space_prefix: bool) -> bytes:
-    """Return a SentencePiece model of pieces, each with score and type: BPE that falls back on bytes, spaces marked."""
-    listed = (
-        spm.sized(
-            1, spm.sized(1, text.encode()) + struct.pack("<Bf", 2 << 3 | spm.FIXED32, score) + bytes([3 << 3, kind])
-        )
-        for text, score, kind in pieces
-    )
+    """Return a SentencePiece model of pieces with score and type: BPE with byte fallback and marked spaces."""
+    listed = bytearray()
+    for text, score, kind in pieces:
+        scored = struct.pack("<Bf", 2 << 3 | spm.FIXED32, score)
+        listed += spm.sized(1, spm.sized(1, text.encode()) + scored + bytes([3 << 3, kind]))
     trainer = bytes([3 << 3, 2]) + spm.packed(35 << 3) + b"\1"
-    return b"".join(listed) + spm.sized(2, trainer) + spm.sized(3, bytes([3 << 3, space_prefix, 4 << 3, 0, 5 << 3, 1]))
+    return bytes(listed) + spm.sized(2, trainer) + spm.sized(3, bytes([3 << 3, space_prefix, 4 << 3, 0, 5 << 3, 1]))
 
 
 class Specials:
-    """Cut special tokens out of texts, before the model: the longest first, and of one length as they are listed.
+    """Cut special tokens out of texts: the longest first, of one length in the order of the list.
 
-    `before` and `after` name those that take the white space before or after them along.
+    `before` and `after` name those that strip the white space before or after them.
 
     Examples
     --------
@@ -240,10 +236,10 @@ class Specials:
         for text in ids:
             sizes.setdefault(len(text.encode()), []).append(text)
         self._cuts = [pattern for size in sorted(sizes, reverse=True) for pattern in _one_by_one(sizes[size])]
-        self._begun = _any_of({text[:2] for text in ids})  # is in every text that has a special one
+        self._begun = _any_of({text[:2] for text in ids})  # in every text with a special token
 
     def encoder(self, encode: Callable[[list[str]], Encoded]) -> Callable[[list[str]], Encoded]:
-        """Return a function that encodes texts, of which `encode` gets what is between special tokens."""
+        """Return a function that encodes texts; `encode` gets the parts between special tokens."""
 
         def encode_between(texts: list[str]) -> Encoded:
             parts = [(n, part) for n, text in enumerate(texts) for part in self.split(text)]
@@ -259,7 +255,7 @@ class Specials:
         return encode_between
 
     def split(self, text: str) -> list[str | int]:
-        """Return a text's parts in order: special tokens, by id, and what is between them."""
+        """Split a text into the ids of special tokens and the texts between them."""
         if not (self._ids and self._begun.search(text)):
             return [text] if text else []
         parts: list[str | int] = [text]
@@ -280,7 +276,7 @@ class Specials:
 
 
 def _one_by_one(texts: list[str]) -> list[re.Pattern[str]]:
-    """Return patterns that find texts of one length as if each were looked for by itself, one after the other."""
+    """Return patterns that find texts of one length as if each were searched for in turn."""
     begins = {text[:n] for text in texts for n in range(1, len(text))}
     overlap = any(text[n:] in begins for text in texts for n in range(1, len(text)))
     return [_any_of([text]) for text in texts] if overlap and len(texts) > 1 else [_any_of(texts)]

@@ -1,4 +1,4 @@
-"""Open tokenizers: of a file, a folder, a model on the Hub, a checkpoint."""
+"""Open the tokenizer of a file, a folder, a model on the Hub, or a checkpoint."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import CorruptFile, InvalidInput, MissingFile, machine_errors
-from .. import Folder, located
+from .. import FolderFiles, located
 from ..gguf import read_gguf
 from ..tensors import File, RemoteFile, Source
 from .gguf import from_gguf
@@ -18,8 +18,8 @@ from .tiktoken import from_ranks, from_tekken, is_ranks
 from .tokenizer import Tokenizer
 
 Files = Mapping[str, File]
-FILES: dict[str, str] = HELD["files"]
-SAME = ("vocab", "words")  # have the rules of a tokenizer.json once more
+FILE_PATTERNS: dict[str, str] = HELD["files"]
+SAME = ("vocab", "words")  # kinds of files that repeat the rules of a tokenizer.json
 MERGES = "merges.txt"
 GIVE: str = HELD["give"]
 
@@ -28,14 +28,14 @@ GIVE: str = HELD["give"]
 def open_tokenizer(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Tokenizer:
     """Open the tokenizer of a file, of a folder, or of `org/name[@revision][/file or folder]` on the Hub.
 
-    A file of a usual name is read together with those that belong to it: `tokenizer_config.json`, `added_tokens.json`,
-    `special_tokens_map.json`, `merges.txt`. Of a folder the first that `FILES` has; `Tokenizer.others` opens the rest.
+    A file of a usual name is read with `merges.txt` and `COMPANIONS` beside it. Of a folder the first file by
+    `FILE_PATTERNS` is opened; `Tokenizer.others` opens the rest.
 
     Raises as `open_source`: MissingFile, too, for a folder without a tokenizer; CorruptFile for one that contradicts
     itself, saying where; InvalidInput for a SentencePiece model whose ids are not those of the tokenizer.
     """
     place = located(path, progress, ("tokenizer at", f"{GIVE}, or scan with --tokenizer none"))
-    if isinstance(place, Folder):
+    if isinstance(place, FolderFiles):
         names = tokenizer_names(place)
         if not names:
             raise MissingFile(f"{place.said} holds no tokenizer; {GIVE}")
@@ -45,12 +45,12 @@ def open_tokenizer(path: str | Path, progress: Callable[[int, int], None] | None
 
 
 def tokenizer_of(source: Source) -> Tokenizer | None:
-    """Return the tokenizer of a checkpoint: of a GGUF file its own, else that beside the weights; None without one.
+    """Return the tokenizer of a checkpoint: that in a GGUF file, else that beside the weights; None without one.
 
-    A tokenizer beside a GGUF file is another one that applies. Raises as `open_tokenizer`; remote files are read now.
+    A tokenizer beside a GGUF file is one of `others`. Raises as `open_tokenizer`; remote files are read now.
     """
     names = tokenizer_names(source.beside)
-    if source.metadata:  # else no file is a GGUF file, and none of its tensors need be looked up
+    if source.metadata:  # of a GGUF file: else no tensor need be looked up
         held = from_gguf(source.metadata, next((tensor.path for tensor in source.tensors.values()), None))
         if held is not None:
             return replace(held, others=_openers(source.beside, names[:1]))
@@ -58,23 +58,23 @@ def tokenizer_of(source: Source) -> Tokenizer | None:
 
 
 def tokenizer_names(folder: Files) -> list[str]:
-    """Return the names of files of a folder that hold a tokenizer, the one to use first, then others that apply."""
+    """Return the names of tokenizer files of a folder, the one to use first, then others that apply."""
     by_kind = {_kind(name): name for name in sorted(folder) if name != "vocab.json" or MERGES in folder}
-    names = [by_kind[kind] for kind in FILES if kind in by_kind]
+    names = [by_kind[kind] for kind in FILE_PATTERNS if kind in by_kind]
     if names and names[0] != "tokenizer.json" and class_name(folder) in CLASSES["other_ids"]:
         names = [name for name in names if _kind(name) != "sentencepiece"]
     return [name for name in names if name == names[0] or _kind(name) not in SAME]
 
 
 def tokenizer_files(folder: Files) -> list[File]:
-    """Return the files of a folder that are read: its tokenizer, others that apply, and what adds tokens to them."""
+    """Return the files of a folder that are read: tokenizers, `merges.txt`, and files that add tokens."""
     names = tokenizer_names(folder)
     names += [name for name in (MERGES, *COMPANIONS) if names and name in folder]
     return [folder[name] for name in names if name != MERGES or names[0] == "vocab.json"]
 
 
 def _kind(name: str) -> str | None:
-    return next((kind for kind, pattern in FILES.items() if re.fullmatch(pattern, name)), None)
+    return next((kind for kind, pattern in FILE_PATTERNS.items() if re.fullmatch(pattern, name)), None)
 
 
 def _of_folder(folder: Files, names: list[str]) -> Tokenizer:
@@ -86,7 +86,7 @@ def _openers(folder: Files, names: list[str]) -> tuple[Callable[[], Tokenizer], 
 
 
 def _opened(file: File, folder: Files) -> Tokenizer:
-    """Open a file that holds a tokenizer, by its name, else by how it begins."""
+    """Open a tokenizer file by its name, else by its first bytes."""
     if not file.is_file():
         raise MissingFile(f"no tokenizer at {str(file)!r}; {GIVE}")
     beside = {name: folder[name] for name in (MERGES, *COMPANIONS) if name in folder}

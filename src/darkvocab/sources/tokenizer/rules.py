@@ -1,6 +1,6 @@
-"""Rules of a tokenizer, as the `tokenizers` library has them: normaliser, pre-tokenizer, model, added tokens.
+"""Rules of a tokenizer for the `tokenizers` library: normaliser, pre-tokenizer, model, and added tokens.
 
-Tokens are added by the files beside a tokenizer, too, as the `transformers` library adds them.
+Files beside a tokenizer add tokens, too, as in the `transformers` library.
 """
 
 from __future__ import annotations
@@ -24,22 +24,19 @@ if TYPE_CHECKING:
     import tokenizers
 
 Built = TypeVar("Built")
-# Of tokenizers whose files do not hold their rules: patterns, vocabularies of tiktoken, classes of transformers.
+# Patterns, vocabularies of tiktoken, classes of transformers: rules that are in no file of a tokenizer.
 HELD = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 PATTERNS: dict[str, str] = HELD["patterns"]
 CLASSES = {rules: {f"{name}Tokenizer" for name in names.split()} for rules, names in HELD["classes"].items()}
-TOGETHER = 256  # texts in one call's list of words
+TEXTS_IN_A_CALL = 256  # as if they were the words of one text
 CONFIG, MAP, LIST = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 COMPANIONS = (CONFIG, MAP, LIST)
 FLAGS = ("lstrip", "rstrip", "normalized", "single_word")
-HIGHEST = 2**31 - 1  # id
+HIGHEST_ID = 2**31 - 1
 
 
 def by_rules(rules: tokenizers.Tokenizer, file: File | None = None) -> Tokenizer:
-    """Return the tokenizer that these rules are, encoding by the library they are written for.
-
-    InvalidInput where the rules truncate, pad or encode by chance and cannot be copied without.
-    """
+    """Return the tokenizer of these rules; raises as `plain`."""
     rules = plain(rules)
     spelling = spelling_of(rules)
     pieces = pieces_of(rules, spelling)
@@ -56,10 +53,10 @@ def by_rules(rules: tokenizers.Tokenizer, file: File | None = None) -> Tokenizer
 
 
 def plain(rules: tokenizers.Tokenizer, *, copy: bool = True) -> tokenizers.Tokenizer:
-    """Return a tokenizer that encodes every text in full and always alike: no truncation, no padding, no dropout.
+    """Return a tokenizer without truncation, padding and dropout, which encodes each text in full and always alike.
 
-    The same one where it does already; else a copy, or where `copy` is false the same one, changed. One that cannot be
-    copied, since a part of it is written in Python, is an InvalidInput.
+    It is the same one if that does already; else a copy, or without `copy` the same one, changed. Raises InvalidInput
+    for one that cannot be copied because a part of it is written in Python.
     """
     chances = [name for name in ("dropout", "alpha", "nbest_size") if getattr(rules.model, name, None)]
     if not (rules.truncation or rules.padding or chances):
@@ -77,13 +74,9 @@ def plain(rules: tokenizers.Tokenizer, *, copy: bool = True) -> tokenizers.Token
 
 
 def encode_by(rules: tokenizers.Tokenizer, texts: list[str]) -> Encoded:
-    """Encode texts by these rules, without special tokens, in the library's own threads.
-
-    There are no ids of a text that the tokenizer refuses, as it may what is unknown to it.
-    """
-    # Some texts go to the library together, as the words of a text that is cut already: each is encoded by itself,
-    # and the library makes fewer objects.
-    together = [texts[begin : begin + TOGETHER] for begin in range(0, len(texts), TOGETHER)]
+    """Encode texts without special tokens, in the library's own threads; a text that the rules refuse has no ids."""
+    # Several texts go to the library as words of one pre-tokenized text: each is encoded by itself, in fewer objects.
+    together = [texts[begin : begin + TEXTS_IN_A_CALL] for begin in range(0, len(texts), TEXTS_IN_A_CALL)]
     try:
         encoded = rules.encode_batch(together, is_pretokenized=True, add_special_tokens=False)
     except Exception:  # the library raises bare Exception
@@ -93,12 +86,12 @@ def encode_by(rules: tokenizers.Tokenizer, texts: list[str]) -> Encoded:
         ids, text_of = encode_by(rules, texts[:middle])
         more, text_of_more = encode_by(rules, texts[middle:])
         return np.concatenate([ids, more]), np.concatenate([text_of, text_of_more + middle])
-    numbers = (np.array(some.word_ids, np.int64) + TOGETHER * n for n, some in enumerate(encoded))
+    numbers = (np.array(some.word_ids, np.int64) + TEXTS_IN_A_CALL * n for n, some in enumerate(encoded))
     return np.concatenate([np.array(some.ids, np.int64) for some in encoded]), np.concatenate([*numbers])
 
 
 def merging(rules: Any, pieces: Pieces, numbers: list[int]) -> list[bool]:
-    """Return of pieces, by number, whether merges alone give them where rules look up whole words first."""
+    """Return whether merges alone give the pieces of these numbers, by rules that look whole words up first."""
     model = rules.model
     model.ignore_merges = False
     try:
@@ -108,7 +101,7 @@ def merging(rules: Any, pieces: Pieces, numbers: list[int]) -> list[bool]:
 
 
 def words(patterns: Iterable[str], *, byte_level: bool = True) -> Any:
-    """Return a pre-tokenizer that cuts by one pattern after the other, and spells bytes as GPT-2 does, if asked to."""
+    """Return a pre-tokenizer that cuts by patterns in turn, and with `byte_level` spells bytes as GPT-2 does."""
     from tokenizers import Regex, pre_tokenizers
 
     steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Split(Regex(one), "isolated") for one in patterns]
@@ -118,7 +111,7 @@ def words(patterns: Iterable[str], *, byte_level: bool = True) -> Any:
 
 
 def for_oniguruma(pattern: str) -> str | None:
-    """Return a pattern of tiktoken's engine for that of the `tokenizers` library; None where they may differ.
+    """Translate a pattern of tiktoken's engine to that of the `tokenizers` library; None where they may differ.
 
     There ``{1,3}+`` repeats what is repeated, where here it gives nothing back, which is the same to these patterns;
     and ``$`` ends a line, where here it ends the text.
@@ -129,7 +122,7 @@ def for_oniguruma(pattern: str) -> str | None:
 
 
 def guarded(build: Callable[[], Built], wrong: str) -> Built:
-    """Return what `build` makes of a file; what a library raises instead is a CorruptFile, which `wrong` begins."""
+    """Return `build()`; turn what a library raises into a CorruptFile that begins with `wrong`."""
     try:
         return build()
     except (KeyboardInterrupt, SystemExit, MemoryError, CorruptFile):
@@ -140,12 +133,12 @@ def guarded(build: Callable[[], Built], wrong: str) -> Built:
 
 def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:
     """Return every text of these rules; an added token stands for the bytes of its text."""
-    # The library names an added token as the normaliser makes it, by which no other list knows it.
+    # The library names an added token after normalisation, by which no other list has it.
     marks = {n: one.content for n, one in rules.get_added_tokens_decoder().items()}
     n_texts = rules.get_vocab_size(with_added_tokens=True)
     token = list(range(n_texts))
     text = [named for n in token if (named := marks.get(n) or rules.id_to_token(n)) is not None]
-    if len(text) < n_texts:  # else each of these ids has one text, and there is no other; to list all takes longer
+    if len(text) < n_texts:  # else each id has one text; listing the vocabulary takes longer
         vocabulary = rules.get_vocab(with_added_tokens=True)
         text = sorted(sorted(vocabulary), key=vocabulary.__getitem__)
         token = [vocabulary[named] for named in text]
@@ -156,10 +149,7 @@ def pieces_of(rules: tokenizers.Tokenizer, spelling: Spelling) -> Pieces:
 
 
 def parts(component: Any) -> list[dict[str, Any]]:
-    """Return a normaliser, pre-tokenizer or decoder as the JSON objects of its parts, sequences laid out.
-
-    A component written in Python has no JSON: it is one part of type `Custom`.
-    """
+    """Return a component's parts as JSON objects, sequences flattened; one in Python is a part of type `Custom`."""
     if component is None:
         return []
     try:
@@ -179,7 +169,7 @@ def parts(component: Any) -> list[dict[str, Any]]:
 
 
 def spelling_of(rules: tokenizers.Tokenizer) -> Spelling:
-    """Return the spelling of a tokenizer, by its model and decoder, else by what comes before the model."""
+    """Return the spelling of a tokenizer, by its model and decoder, else by normaliser and pre-tokenizer."""
     model = rules.model
     kind = type(model).__name__
     decoder = parts(rules.decoder)
@@ -198,7 +188,7 @@ def spelling_of(rules: tokenizers.Tokenizer) -> Spelling:
 
 
 def _space(part: dict[str, Any], *, read: bool = False) -> str:
-    """Return what a part of a pipeline writes for a space, or a decoder's reads as one; "" where it does not say."""
+    """Return the mark that a part writes for a space, or that a decoder reads as one; "" without any."""
     if part["type"] == "Replace":
         old, new = part["pattern"].get("String", ""), part["content"]
         space, mark = (new, old) if read else (old, new)
@@ -208,7 +198,7 @@ def _space(part: dict[str, Any], *, read: bool = False) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Added:
-    """A token that is cut out of a text before the model sees it."""
+    """Added token, which is cut out of a text before the model sees it."""
 
     content: str
     id: int | None  # None: the token's own, or the next that is free
@@ -217,18 +207,18 @@ class Added:
 
 
 def settings(folder: Mapping[str, File]) -> dict[str, Any]:
-    """Return what `tokenizer_config.json` says; nothing where there is none. Raises CorruptFile."""
+    """Read `tokenizer_config.json`, if there is one; raises CorruptFile."""
     return read_object(folder[CONFIG]) if CONFIG in folder else {}
 
 
 def class_name(folder: Mapping[str, File]) -> str:
-    """Return the tokenizer's class by `tokenizer_config.json`, without Fast; "" where it names none."""
+    """Return the class in `tokenizer_config.json`, without Fast; "" without one."""
     named = settings(folder).get("tokenizer_class")
     return named.removesuffix("Fast") if isinstance(named, str) else ""
 
 
 def added_beside(folder: Mapping[str, File]) -> list[Added]:
-    """Return the tokens that a folder's files add, those with an id first, ascending. Raises CorruptFile."""
+    """Return the tokens that a folder's files add, first those with an id, ascending; raises CorruptFile."""
     config = settings(folder)
     special = {**(read_object(folder[MAP]) if MAP in folder else {}), **config}
     contents = dict.fromkeys(filter(None, map(_content, _special(special))))
@@ -247,7 +237,7 @@ def added_beside(folder: Mapping[str, File]) -> list[Added]:
 
 
 def _special(settings: Mapping[str, Any]) -> list[Any]:
-    """Return the special tokens by the names of their parts: bos_token, additional_special_tokens and so on."""
+    """Return the special tokens of bos_token, additional_special_tokens and so on."""
     every: list[Any] = []
     for name, value in settings.items():
         if name.endswith("_token"):
@@ -265,7 +255,7 @@ def _content(entry: Any) -> str | None:
 def _added(path: File, entry: Any, token: Any) -> Added:
     content = _content(entry)
     number = int(token) if isinstance(token, str) and token.isdecimal() and len(token) <= 10 else token
-    if content is None or type(number) is not int or not 0 <= number <= HIGHEST:
+    if content is None or type(number) is not int or not 0 <= number <= HIGHEST_ID:
         raise CorruptFile(f"{path}: an added token that is not a text with an id: {str(token)[:40]!r}")
     flags = {name: entry[name] for name in FLAGS if isinstance(entry.get(name), bool)}
     return Added(content=content, id=number, special=entry.get("special") is True, flags=flags)

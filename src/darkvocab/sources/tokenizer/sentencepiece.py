@@ -1,6 +1,6 @@
 """Tokenizers that SentencePiece runs (`tokenizer.model`, `spiece.model` and so on), and their protocol buffer.
 
-The buffer is read in full and checked, since the library trusts parts of it blindly. Message and numbers of fields:
+The buffer is parsed in full and checked, since the library trusts parts of it. Its fields are defined in
 sentencepiece_model.proto of https://github.com/google/sentencepiece.
 """
 
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
     import tokenizers
 
 SPACE = "\u2581"
-SHIFTED = "XLMRobertaTokenizer"  # fairseq's: <s>, <pad>, </s> and <unk> first
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-MODELS = {1: "Unigram", 2: "BPE", 3: "Word", 4: "Char"}
-BARE = bytes([3 << 3, 0, 4 << 3, 0, 5 << 3, 0])  # rules of normalisation that leave spaces as they are
-BLOCK = 256  # units of a trie that one unit may lead to
+SHIFTED = "XLMRobertaTokenizer"  # fairseq's ids: <s>, <pad>, </s> and <unk> first
+VARINT, FIXED64, BYTES, _, _, FIXED32 = range(6)  # wire types
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+MODEL_KINDS = {1: "Unigram", 2: "BPE", 3: "Word", 4: "Char"}
+BARE = bytes([3 << 3, 0, 4 << 3, 0, 5 << 3, 0])  # normalisation that keeps spaces
+TRIE_BLOCK = 256  # units of a trie that one unit can lead to
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ModelProto:
     """Pieces and rules of a SentencePiece model."""
 
-    kind: str  # one of `MODELS`
+    kind: str  # one of `MODEL_KINDS`
     text: list[str]
     score: list[float]
     type: list[int]
     byte_fallback: bool
     charsmap: bytes  # compiled rules of normalisation
-    messages: list[tuple[int, bytes]] = field(repr=False)  # as they were read: pieces (1), trainer (2), normalizer (3)
+    messages: list[tuple[int, bytes]] = field(repr=False)  # fields: pieces (1), trainer (2), normalizer (3)
 
     def serialised(self, *, bare: bool = False) -> bytes:
-        """Return a protocol buffer of what was read and checked, or a `bare` one, without rules of normalisation."""
+        """Return a protocol buffer of the checked fields, or a `bare` one without normalisation."""
         return b"".join(sized(n, BARE if bare and n == 3 else message) for n, message in self.messages)
 
 
@@ -94,13 +94,13 @@ def processor(path: File | None, data: bytes) -> sentencepiece.SentencePieceProc
     return run
 
 
-def _shifted(model: Model) -> np.ndarray:
-    """Return the ids that XLM-RoBERTa gives the pieces: <s> 0, </s> 2, <unk> 3, and each other one more."""
+def _shifted(model: ModelProto) -> np.ndarray:
+    """Return the ids that XLM-RoBERTa gives the pieces: <s> 0, </s> 2, <unk> 3, all others one more."""
     first = {"<s>": 0, "</s>": 2, "<unk>": 3}
     return np.array([first.get(text, n + 1) if n < 3 else n + 1 for n, text in enumerate(model.text)])
 
 
-def _pieces(path: File, model: Model, ids: list[int], spelling: Spelling, folder: Mapping[str, File]) -> Pieces:
+def _pieces(path: File, model: ModelProto, ids: list[int], spelling: Spelling, folder: Mapping[str, File]) -> Pieces:
     beside = {one.id: one.content for one in added_beside(folder) if one.id is not None}
     held = zip(ids, model.text, model.type, strict=True)
     rows = [(token, text, kind) for token, text, kind in held if beside.get(token, text) == text]
@@ -114,10 +114,10 @@ def _pieces(path: File, model: Model, ids: list[int], spelling: Spelling, folder
     return Pieces(token=[token for token, _, _ in rows], text=texts, name=texts, data=data, added=added, silent=silent)
 
 
-def merge_rules(path: File | None, model: Model) -> tokenizers.Tokenizer | None:
-    """Return the model's rules for the `tokenizers` library, where it merges each piece alone as SentencePiece does.
+def merge_rules(path: File | None, model: ModelProto) -> tokenizers.Tokenizer | None:
+    """Return the model's rules for the `tokenizers` library; None where it would merge a piece alone differently.
 
-    Of two ways to merge the same text SentencePiece takes the one further left, the library the one listed first.
+    Of two merges into the same text SentencePiece takes the one further left, the library the one listed first.
     """
     import tokenizers
     from tokenizers import models
@@ -143,29 +143,29 @@ def merge_rules(path: File | None, model: Model) -> tokenizers.Tokenizer | None:
     return rules if all(map(list.__eq__, merged, alone)) else None
 
 
-def read_model(data: bytes) -> Model:
-    """Read a model; ValueError says what is wrong with it."""
+def read_model(data: bytes) -> ModelProto:
+    """Parse a model; raises ValueError."""
     pieces: list[bytes] = []
     others = {2: b"", 3: b""}
     for number, value in fields(data):
         if number == 1 and isinstance(value, bytes):
             pieces.append(value)
         elif number in others and isinstance(value, bytes):
-            others[number] += value  # a message that comes twice is merged, as if the two were one
+            others[number] += value  # a repeated message is merged with the first, as protocol buffers are
     if not pieces:
         raise ValueError("it has no pieces")
     texts, scores, types = zip(*map(_piece, pieces), strict=True)
     trainer, rules = (dict(fields(others[number])) for number in (2, 3))
     kind = trainer.get(3, 1)
-    if kind not in MODELS:
+    if kind not in MODEL_KINDS:
         raise ValueError(f"a model of unknown type {kind!r:.20}")
     charsmap = rules.get(2, b"")
     if not isinstance(charsmap, bytes):
         raise ValueError("rules of normalisation that are no bytes")
     if charsmap:
         check_charsmap(charsmap)
-    return Model(
-        kind=MODELS[kind],
+    return ModelProto(
+        kind=MODEL_KINDS[kind],
         text=list(texts),
         score=list(scores),
         type=list(types),
@@ -181,22 +181,18 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     while at < len(data):
         key, at = _varint(data, at)
         kind = key & 7
-        if kind == VARINT:
-            value: int | bytes
-            value, at = _varint(data, at)
-        elif kind in (BYTES, FIXED32, FIXED64):
-            size, at = _varint(data, at) if kind == BYTES else (4 if kind == FIXED32 else 8, at)
-            if size > len(data) - at:
-                raise ValueError(f"a field of {size:,} bytes where {len(data) - at:,} are left")
-            value = data[at : at + size]
-            at += size
-        else:
+        if kind not in (VARINT, BYTES, FIXED32, FIXED64):
             raise ValueError(f"a field of unknown kind {kind}")
-        yield key >> 3, value
+        number, at = _varint(data, at) if kind in (VARINT, BYTES) else ({FIXED32: 4, FIXED64: 8}[kind], at)
+        size = 0 if kind == VARINT else number
+        if size > len(data) - at:
+            raise ValueError(f"a field of {size:,} bytes where {len(data) - at:,} are left")
+        yield key >> 3, number if kind == VARINT else data[at : at + size]
+        at += size
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return a number of seven bits a byte, and where it ends."""
+    """Return a number in groups of seven bits, and the place after it."""
     value = shift = 0
     for n in range(at, min(at + 10, len(data))):
         value |= (data[n] & 0x7F) << shift
@@ -207,7 +203,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def sized(number: int, data: bytes) -> bytes:
-    """Return a field of bytes, as a message has it."""
+    """Return a field of bytes, encoded."""
     return bytes([number << 3 | BYTES]) + packed(len(data)) + data
 
 
@@ -221,15 +217,12 @@ def packed(value: int) -> bytes:
 
 def _piece(data: bytes) -> tuple[str, float, int]:
     """Return text, score and type of a piece."""
-    text: object
-    score: object
-    kind: object
     size = data[1] if len(data) > 7 and data[0] == 1 << 3 | BYTES else BYTES << 7
-    if len(data) == size + 7 and data[size + 2] == 2 << 3 | FIXED32:  # as nearly all are written
-        text, score, kind = data[2 : size + 2], data[size + 3 :], NORMAL
-    else:
-        held = dict(fields(data))
-        text, score, kind = held.get(1), held.get(2, bytes(4)), held.get(3, NORMAL)
+    usual = len(data) == size + 7 and data[size + 2] == 2 << 3 | FIXED32  # a short text, a score, and no type
+    held = {1: data[2 : size + 2], 2: data[size + 3 :]} if usual else dict(fields(data))
+    text = held.get(1)
+    score = held.get(2, bytes(4))
+    kind = held.get(3, NORMAL)
     if not isinstance(text, bytes) or not text or 0 in text:
         raise ValueError("a piece without a text, or with a zero byte in it")
     if not isinstance(score, bytes) or len(score) != 4 or not math.isfinite(number := struct.unpack("<f", score)[0]):
@@ -240,21 +233,21 @@ def _piece(data: bytes) -> tuple[str, float, int]:
 
 
 def check_charsmap(charsmap: bytes) -> None:
-    """Check that a trie of rules of normalisation leads nowhere outside, as the library follows it blindly.
+    """Check that a trie of normalisation rules leads nowhere outside of itself, since the library does not; ValueError.
 
-    It is a double array (https://github.com/s-yata/darts-clone), its size before it and the texts that its leaves name
-    behind it, each with a zero byte at its end. Raises ValueError.
+    It is a double array (https://github.com/s-yata/darts-clone), after its size and before the texts of its leaves,
+    each of which ends with a zero byte.
     """
     size = int.from_bytes(charsmap[:4], "little")
     texts = charsmap[4 + size :]
-    if len(charsmap) < 4 or size % (4 * BLOCK) or not 0 < size <= len(charsmap) - 4 or texts[-1:] != b"\0":
+    if len(charsmap) < 4 or size % (4 * TRIE_BLOCK) or not 0 < size <= len(charsmap) - 4 or texts[-1:] != b"\0":
         raise ValueError("rules of normalisation whose sizes do not agree")
     units = np.frombuffer(charsmap, "<u4", size // 4, 4).astype(np.int64)
     is_leaf = units >> 31 == 1
     offset = units >> 10 << ((units & 1 << 9) >> 6)
     target = np.arange(len(units)) ^ offset
     leads = ~is_leaf
-    if (target[leads] // BLOCK >= len(units) // BLOCK).any():
+    if (target[leads] // TRIE_BLOCK >= len(units) // TRIE_BLOCK).any():
         raise ValueError("rules of normalisation that lead outside of themselves")
     named = target[leads & (units >> 8 & 1 == 1)]
     values = units[named] & 0x7FFFFFFF

@@ -1,7 +1,7 @@
 """Tokenizers that tiktoken runs: files of ranks (`*.tiktoken`, Meta's `tokenizer.model`) and Mistral's tekken.json.
 
-A file of ranks has a line for each token, its bytes in base64 and its rank, and nothing else: the pattern that cuts a
-text into words is in the code of the model. `KNOWN` has that of vocabularies that are recognised by their ranks.
+A file of ranks has a line for each token, its bytes in base64 and its rank. The pattern that cuts a text into words is
+not in it: `VOCABULARIES` has those of known vocabularies, which are recognised by their ranks.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CorruptFile
 from ..tensors import SENTENCES, File, read_object
-from .rules import CONFIG, HELD, HIGHEST, PATTERNS, added_beside, for_oniguruma, settings, words
+from .rules import CONFIG, HELD, HIGHEST_ID, PATTERNS, added_beside, for_oniguruma, settings, words
 from .tokenizer import BYTE_LEVEL, Encoded, Pieces, Spelling, Tokenizer, flat, in_a_line, is_unicode
 
 if TYPE_CHECKING:
     import tokenizers
 
 _TO_BYTE_LEVEL = {byte: chr(code) for code, byte in BYTE_LEVEL.items()}
-NEVER = 0xFF  # a byte that no UTF-8 text has, so that no token holds it beside others
+NO_UTF8_BYTE = 0xFF  # in no UTF-8 text, so that no token holds it beside other bytes
 
 
 @dataclass(frozen=True)
 class Known:
-    """Rules of a vocabulary, which its file of ranks does not hold."""
+    """Rules of a vocabulary that its file of ranks does not hold."""
 
     name: str
     pattern: str
-    marks: Mapping[str, int] = field(default_factory=dict)  # special tokens, where no file beside names them
-    nfc: bool = False  # texts are normalised first
+    marks: Mapping[str, int] = field(default_factory=dict)  # special tokens, if no file beside names them
+    nfc: bool = False  # normalise texts first
 
 
 def _marks(listed: Mapping[str, str], numbered: list[tuple[str, int, int, int]]) -> dict[str, int]:
-    """Return ids by text, of texts listed by the id of the first of them, and of texts with a number in them."""
+    """Return the ids of special tokens: of lists by their first id, and of texts with a number in them."""
     ids = {text: n for first, texts in listed.items() for n, text in enumerate(texts.split(), int(first))}
     return ids | {text.format(n): zero + n for text, zero, first, last in numbered for n in range(first, last + 1)}
 
 
-KNOWN = {  # by `fingerprint` of the ranks
+VOCABULARIES = {  # by `fingerprint` of the ranks
     one["sha256"]: Known(one["name"], PATTERNS[one["pattern"]], _marks(one["marks"], one["numbered"]), one["nfc"])
     for one in HELD["vocabulary"]
 }
@@ -49,7 +49,7 @@ MISTRAL_MARKS = HELD["mistral"].split()
 
 
 def is_ranks(begin: bytes) -> bool:
-    """Return whether a file that begins so is a file of ranks: base64, a space, a number, on its first line."""
+    """Return whether this is the start of a file of ranks: base64, a space, a number, on the first line."""
     first = begin.split(b"\n", 1)[0].split()
     return len(first) == 2 and first[1].isdigit() and _unpacked(first[0]) is not None
 
@@ -57,21 +57,22 @@ def is_ranks(begin: bytes) -> bool:
 def from_ranks(path: File, folder: Mapping[str, File]) -> Tokenizer:
     """Open a file of ranks; `tokenizer_config.json` and `added_tokens.json` of the folder name its special tokens.
 
-    One whose pattern neither the former has (as `pat_str`) nor `KNOWN` cannot encode. Raises CorruptFile.
+    The pattern is `pat_str` of the former, else that of `VOCABULARIES`; without one the tokenizer cannot encode. Raises
+    CorruptFile.
     """
     ranks = _ranks(path)
-    known = KNOWN.get(fingerprint(ranks))
+    known = VOCABULARIES.get(fingerprint(ranks))
     marks = {one.id: one.content for one in added_beside(folder) if one.id is not None}
     if known and not marks:
         marks = {token: mark for mark, token in known.marks.items()}
     pattern = settings(folder).get("pat_str") or (known.pattern if known else None)
     if not isinstance(pattern, str | None):
         raise CorruptFile(f"{folder[CONFIG]}: its pat_str is no text; give the pattern that cuts a text into words")
-    return _tokenizer(path, ranks, marks, pattern, nfc=bool(known and known.nfc))
+    return _tokenizer(path, ranks, marks, pattern, first=0, nfc=bool(known and known.nfc))
 
 
 def from_tekken(path: File) -> Tokenizer:
-    """Open a tekken.json of Mistral: ids are those of the special tokens, then ranks. Raises CorruptFile."""
+    """Open a tekken.json of Mistral, whose ids are first special tokens, then ranks; raises CorruptFile."""
     held = read_object(path)
     config = held.get("config")
     vocab = held.get("vocab")
@@ -96,7 +97,7 @@ def from_tekken(path: File) -> Tokenizer:
         if type(token) is not int or token not in marks or not (isinstance(text, str) and is_unicode(text)):
             raise CorruptFile(f"{path}: its special tokens are not each a text and a rank below {n_marks:,}")
         marks[token] = text
-    return _tokenizer(path, ranks, marks, pattern, first=n_marks)
+    return _tokenizer(path, ranks, marks, pattern, first=n_marks, nfc=False)
 
 
 def fingerprint(ranks: Mapping[bytes, int]) -> str:
@@ -106,7 +107,7 @@ def fingerprint(ranks: Mapping[bytes, int]) -> str:
 
 
 def _unpacked(text: object) -> bytes | None:
-    """Return the bytes that a text in base64 stands for; None where it is no such text."""
+    """Decode a text in base64; None where it is none."""
     if not isinstance(text, str | bytes):
         return None
     try:
@@ -116,7 +117,7 @@ def _unpacked(text: object) -> bytes | None:
 
 
 def _ranks(path: File) -> dict[bytes, int]:
-    """Return the ranks of a file, ascending; CorruptFile where a line is wrong, or a token or rank comes twice."""
+    """Read the ranks of a file, ascending; CorruptFile for a wrong line, and for a repeated token or rank."""
     with path.open("rb") as file:
         lines = file.read().split(b"\n")
     ranks: dict[bytes, int] = {}
@@ -125,7 +126,7 @@ def _ranks(path: File) -> dict[bytes, int]:
         if not parts:
             continue
         data = _unpacked(parts[0])
-        if len(parts) != 2 or not data or not parts[1].isdigit() or len(parts[1]) > 10 or int(parts[1]) > HIGHEST:
+        if len(parts) != 2 or not data or not parts[1].isdigit() or len(parts[1]) > 10 or int(parts[1]) > HIGHEST_ID:
             raise CorruptFile(f"{path}: line {n:,} is not a token in base64 and its rank; download it again")
         if data in ranks:
             raise CorruptFile(f"{path}: line {n:,} names the token of line {list(ranks).index(data) + 1:,} again")
@@ -137,15 +138,9 @@ def _ranks(path: File) -> dict[bytes, int]:
 
 
 def _tokenizer(
-    path: File,
-    ranks: Mapping[bytes, int],
-    marks: Mapping[int, str],
-    pattern: str | None,
-    *,
-    first: int = 0,
-    nfc: bool = False,
+    path: File, ranks: Mapping[bytes, int], marks: Mapping[int, str], pattern: str | None, *, first: int, nfc: bool
 ) -> Tokenizer:
-    """Return the tokenizer of these ranks, whose ids begin at `first`; raises CorruptFile where they are none."""
+    """Return the tokenizer of ranks, whose ids begin at `first`; raises CorruptFile where they are inconsistent."""
     token = [*(rank + first for rank in ranks.values()), *marks]
     n_ids = len(set(token))
     if n_ids < len(token):
@@ -163,19 +158,19 @@ def _tokenizer(
     facts: dict[str, Any] = {"runtime": "tiktoken", "model": "BPE", "file": path, "pieces": pieces}
     facts["spelling"] = Spelling(byte_level=True)
     if pattern is None:
-        known = ", ".join(one.name for one in KNOWN.values())
+        known = ", ".join(one.name for one in VOCABULARIES.values())
         reason = f"the pattern that cuts a text into words is not in a file of ranks, and these are none of {known}"
         return Tokenizer(**facts, cannot_encode=f"{reason}; a tokenizer.json has it, or pat_str in a {CONFIG} beside")
     without = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if without:
         raise CorruptFile(f"{path}: no token for {len(without):,} single bytes, such as 0x{without[0]:02X}")
     vocab = dict(zip(names[: len(ranks)], token, strict=False))
-    run = _encoders(path, ranks, pattern, first=first, nfc=nfc)  # which refuses a pattern that is none
+    run = _encoders(path, ranks, pattern, first=first, nfc=nfc)
     return Tokenizer(**facts, **run, rules_of=lambda: _rules(vocab, pattern, nfc))
 
 
 def _encoders(path: File, ranks: Mapping[bytes, int], pattern: str, *, first: int, nfc: bool) -> dict[str, Any]:
-    """Return what encodes with tiktoken, and what tells of bytes whether merges alone give a token."""
+    """Return the functions `encoder` and `merges` of a `Tokenizer`; CorruptFile for a pattern that is none."""
     import tiktoken
 
     data = list(ranks)
@@ -187,12 +182,12 @@ def _encoders(path: File, ranks: Mapping[bytes, int], pattern: str, *, first: in
     def encode(texts: list[str]) -> Encoded:
         if nfc:
             texts = [unicodedata.normalize("NFC", text) for text in texts]
-        # Its own encode_ordinary_batch makes a task of each text, which takes longer than to encode it.
+        # tiktoken's encode_ordinary_batch starts a task for each text, which takes longer than encoding it.
         ids, text_of = flat(list(map(encoding.encode_ordinary, texts)))
         return ids + first, text_of
 
     def merges(pieces: list[int]) -> list[bool]:
-        never = bytes([NEVER])
+        never = bytes([NO_UTF8_BYTE])
         return [
             encoding._encode_single_piece(data[n] + never) == [ranks[data[n]], ranks[never]] or len(data[n]) == 1
             for n in pieces
@@ -202,7 +197,7 @@ def _encoders(path: File, ranks: Mapping[bytes, int], pattern: str, *, first: in
 
 
 def _rules(vocab: dict[str, int], pattern: str, nfc: bool) -> tokenizers.Tokenizer | None:
-    """Return the rules without merges, which take seconds to tell from ranks: whole words are looked up first."""
+    """Return the rules without merges, which take seconds to derive: whole words are looked up first."""
     import tokenizers
     from tokenizers import decoders, models, normalizers
 

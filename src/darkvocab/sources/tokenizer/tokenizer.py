@@ -1,4 +1,4 @@
-"""Tokenizer: texts to token ids by the library that runs it, every token's text and bytes, and its rules."""
+"""Tokenizer: encodes texts by the library that runs it; has every token's text and bytes, and its rules."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ..tensors import File
 if TYPE_CHECKING:
     import tokenizers
 
-Encoded = tuple[np.ndarray, np.ndarray]  # ids, and the number of the text that each is of; int64
+Encoded = tuple[np.ndarray, np.ndarray]  # ids, and the number of each id's text; int64
 BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 # GPT-2's alphabet: the character that stands for each byte, for `str.translate` into Latin-1.
-_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = sorted(set(range(256)) - set(_PLAIN))
-BYTE_LEVEL = {**{byte: byte for byte in _PLAIN}, **{256 + n: byte for n, byte in enumerate(_OTHERS)}}
-# A character of Latin-1 that stands for no byte must not pass for one.
+_PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = sorted(set(range(256)) - set(_PRINTED))
+BYTE_LEVEL = {**{byte: byte for byte in _PRINTED}, **{256 + n: byte for n, byte in enumerate(_OTHERS)}}
+# A character of Latin-1 that stands for no byte must not become one.
 _FROM_BYTE_LEVEL = {**{code: 0xFFFD for code in range(256) if code not in BYTE_LEVEL}, **BYTE_LEVEL}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spelling:
-    """Marks by which a tokenizer writes in a token's text which bytes the token stands for."""
+    """Marks in a token's text that say which bytes the token stands for."""
 
     byte_level: bool = False  # each character stands for a byte, as GPT-2 has it
     space: str = ""  # stands for a space, as ▁ does
@@ -57,18 +57,18 @@ class Spelling:
                 return text.encode()
         if self.byte_tokens and (byte := BYTE_TOKEN.fullmatch(text)):
             return bytes.fromhex(byte[1])
-        for mark in (self.before, self.after):  # a text that is nothing but the mark stands for itself
+        for mark in (self.before, self.after):  # the mark alone stands for itself
             if mark and text != mark:
                 text = text.removeprefix(mark) if mark is self.before else text.removesuffix(mark)
         return (text.replace(self.space, " ") if self.space else text).encode()
 
 
 class Piece(NamedTuple):
-    """A text of a tokenizer: its token, its names, and the bytes it stands for."""
+    """Text of a tokenizer: its token, its names, and the bytes that it stands for."""
 
     token: int
-    text: str  # as it is shown
-    name: str  # as the rules of the `tokenizers` library name it
+    text: str  # for people
+    name: str  # in the rules of the `tokenizers` library
     data: bytes
     body: str | None  # the bytes as text; None where they are no whole UTF-8
     added: bool  # cut out of a text before the model sees it
@@ -76,14 +76,14 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """Every text of a tokenizer by id and text, in columns: so many objects would keep the garbage collector busy."""
+    """Texts of a tokenizer by id and text, in columns, as so many objects would keep the garbage collector busy."""
 
     token: list[int]
-    text: list[str]  # as it is shown; the file's own name of the token, where it has one
-    name: list[str]  # as `Tokenizer.rules` name it: often the same
+    text: list[str]  # for people; the file's name of the token, if it has one
+    name: list[str]  # in `Tokenizer.rules`: often the same
     data: list[bytes]
-    added: Set[int] = frozenset()  # numbers of those cut out of a text before the model sees it, or that come of none
-    silent: Set[int] = frozenset()  # numbers of the pieces that come of no text: control tokens of some runtimes
+    added: Set[int] = frozenset()  # numbers of pieces that are cut out of a text before the model, or are `silent`
+    silent: Set[int] = frozenset()  # numbers of pieces that no text gives: control tokens of some runtimes
 
     @cached_property
     def body(self) -> list[str | None]:
@@ -99,40 +99,39 @@ class Pieces:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Tokenizer(Shown):
-    """A tokenizer as one runtime has it: which ids a text becomes is a matter of the runtime, too."""
+    """Tokenizer of one runtime: other runtimes may encode a text differently."""
 
     runtime: str  # tokenizers, tiktoken, sentencepiece or llama.cpp
     model: str  # BPE, WordPiece, Unigram, WordLevel; or as a GGUF file names one that is not known
     pieces: Pieces
     spelling: Spelling  # of the pieces' names
-    # The same for the `tokenizers` library, of tiktoken's without merges; made when they are asked for.
+    # Makes `rules`, for tiktoken without merges.
     rules_of: Callable[[], tokenizers.Tokenizer | None] | None = None
     encoder: Callable[[list[str]], Encoded] | None = None
-    # Where whole words are looked up before pieces merge: whether merges alone give these pieces, by number.
+    # If whole words are looked up before pieces merge: whether merges alone give the pieces of these numbers.
     merges: Callable[[list[int]], list[bool]] | None = None
-    cannot_encode: str | None = None  # why there is no encoder
-    file: File | None = None  # the file that was read, or the first of them
-    others: tuple[Callable[[], Tokenizer], ...] = ()  # open further tokenizers that apply to the same model
+    cannot_encode: str | None = None  # reason why there is no encoder
+    file: File | None = None  # the first file that was read
+    others: tuple[Callable[[], Tokenizer], ...] = ()  # functions that open other tokenizers of the same model
 
     def _shown(self) -> dict[str, Any]:
-        """Show what it is, not its texts."""
         facts = {"runtime": self.runtime, "model": self.model, "n_texts": len(self.pieces)}
         return {**facts, "file": self.file and str(self.file)}
 
     @cached_property
     def rules(self) -> tokenizers.Tokenizer | None:
-        """Rules of the tokenizer for the `tokenizers` library; None where that has none like them."""
+        """Rules of the tokenizer for the `tokenizers` library; None where it cannot express them."""
         return self.rules_of() if self.rules_of else None
 
     @cached_property
     def texts(self) -> dict[int, str]:
-        """Text of every token id, as it is shown; where several texts have one id, the last in alphabetical order."""
+        """Text of every token id, for people; of several texts of one id the last in alphabetical order."""
         return dict(zip(self.pieces.token, self.pieces.text, strict=True))
 
     def encode(self, texts: list[str]) -> Encoded:
-        """Return ids and the number of the text that each is of, [n] int64 each, ascending by text.
+        """Return the ids of texts, and the number of each id's text, [n] int64 both, ascending by text.
 
-        No special tokens are added. InvalidInput where `cannot_encode` says why.
+        No special tokens are added. Raises InvalidInput with the reason `cannot_encode`.
         """
         if self.encoder is None:
             raise InvalidInput(f"{self.file}: this tokenizer cannot encode: {self.cannot_encode}")
@@ -140,14 +139,14 @@ class Tokenizer(Shown):
 
 
 def flat(ids: list[list[int]]) -> Encoded:
-    """Return the ids of some texts one after the other, and the number of the text that each is of."""
+    """Concatenate the ids of texts; return them and the number of each id's text."""
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     every = np.fromiter(itertools.chain.from_iterable(ids), np.int64, int(lengths.sum()))
     return every, np.repeat(np.arange(len(ids)), lengths)
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether a text is of whole characters: JSON may name halves of some."""
+    """Return whether a text has no lone surrogates, which JSON may have."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -156,12 +155,12 @@ def is_unicode(text: str) -> bool:
 
 
 def in_a_line(error: BaseException) -> str:
-    """Return what a library says, on one line and cut short."""
+    """Return the message of a library's error, on one line and cut short."""
     return shorten(" ".join(str(error).split()), 200)
 
 
 def decoded(data: bytes) -> str | None:
-    """Return bytes as text; None where they are no whole UTF-8."""
+    """Decode bytes; None where they are no whole UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:
