@@ -12,7 +12,6 @@ from typing import Any
 Report = Callable[[int, int], None]  # called with (done, total)
 Advance = Callable[[int], None]  # called with the size of a piece that is done
 Check = Callable[[], None]  # called each time, may raise
-
 # What rich is told where colours are asked for: by itself it uses them on a terminal, unless NO_COLOR is set.
 COLORS: dict[str | None, dict[str, Any]] = {"always": {"color_system": "standard", "no_color": False}}
 COLORS |= {None: {}, "auto": {}, "never": {"color_system": None}}
@@ -98,9 +97,9 @@ def progress_bar(
     In a notebook it writes one line, over and over, and takes it away at the end; elsewhere a line every ten seconds.
     `check` is called each time, and may raise.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # polars, once imported, has the system resume what they interrupt
-        if hasattr(signal, "siginterrupt"):  # on POSIX
-            signal.siginterrupt(number, True)
+    if hasattr(signal, "siginterrupt"):  # on POSIX polars, once imported, has the system resume what these interrupt
+        signal.siginterrupt(signal.SIGINT, True)
+        signal.siginterrupt(signal.SIGTERM, True)
     pace = _Pace(in_bytes=in_bytes, check=check)
     if sys.stderr.isatty() and not quiet:
         from rich.console import Console

@@ -114,7 +114,6 @@ def _suppress(scanned: Scan, which: str, lists: list[tuple[str, Path]]) -> None:
 
 
 def _form_and_file(asked: str) -> tuple[str, Path]:
-
     form, _, path = asked.partition(":")
     forms = reports.findings.SUPPRESSIONS
     if form not in forms or not path:

@@ -14,7 +14,7 @@ import darkvocab
 from ..errors import DarkvocabError
 from . import shell
 from .options import TEXTS
-from .shell import app, processor, put
+from .shell import app, machine, put
 
 
 @app.command()
@@ -22,9 +22,8 @@ def doctor(as_json: bool) -> None:
     from ..gpu.device import torch_device
     from ..reports.document import printer
 
-    system = f"{platform.system()} {platform.release()} {platform.machine()}"
     report: dict[str, Any] = {"darkvocab": darkvocab.__version__, "python": platform.python_version()}
-    report |= {"system": system, "processor": processor(), "device": "cpu", "broken": None, "caches": {}}
+    report |= {"machine": machine(), "device": "cpu", "broken": None, "caches": {}}
     for device in ("mps", "cuda"):
         with suppress(DarkvocabError, OSError):  # OSError: a library of torch's is broken
             report["device"] = str(torch_device(device))

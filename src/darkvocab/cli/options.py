@@ -17,15 +17,8 @@ TEXTS = tomllib.loads(Path(__file__).with_name("help.toml").read_text("utf-8"))
 COMMANDS: dict[str, dict[str, str]] = TEXTS["commands"]
 ABOUT: dict[str, str] = TEXTS["about"]
 OPTIONS: dict[str, str] = TEXTS["options"]
-TYPES: dict[str, Any] = {
-    "text": str,
-    "integer": int,
-    "number": float,
-    "flag": bool,
-    "file": Path,
-    "texts": list[str],
-    "color": Literal["auto", "always", "never"],
-}
+TYPES: dict[str, Any] = {"text": str, "integer": int, "number": float, "flag": bool, "file": Path}
+TYPES |= {"texts": list[str], "color": Literal["auto", "always", "never"]}
 Function = TypeVar("Function", bound=Callable[..., None])
 
 

@@ -117,18 +117,17 @@ def put(
 def root(version: bool, **terminal: Any) -> None:
     TERMINAL.update(terminal)
     if version:
-        machine = f"{platform.system()} {platform.machine()}, {processor()}"
-        print(f"darkvocab {darkvocab.__version__}, Python {platform.python_version()}, {machine}")
+        print(f"darkvocab {darkvocab.__version__}, Python {platform.python_version()}, {machine()}")
         raise typer.Exit
 
 
-def processor() -> str:
-    """Return the name of the processor and its instruction sets that kernels are compiled for, as LLVM has them."""
+def machine() -> str:
+    """Return the system, the processor, and its instruction sets that kernels are compiled for, as LLVM has them."""
     from llvmlite import binding
 
     has = binding.get_host_cpu_features()
     sets = [name for feature, name in TEXTS["instructions"].items() if has.get(feature)]
-    return ", ".join([binding.get_host_cpu_name(), *sets])
+    return ", ".join([f"{platform.system()} {platform.machine()}", binding.get_host_cpu_name(), *sets])
 
 
 def _interrupt(signum: int, frame: Any) -> NoReturn:
