@@ -40,6 +40,10 @@ lint: .venv/dev
 pins: .venv/dev
 	$(BIN)/python .ci/pins.py
 
+.PHONY: lowest
+lowest: .venv/dev
+	$(BIN)/python .ci/lowest.py
+
 # The documentation as a site, which opens from the disk: site/index.html.
 .PHONY: docs
 docs: .venv/dev

@@ -1,15 +1,19 @@
 """The check of the pins, without a network: `make pins` and CI run it with one."""
 
 import importlib.util
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
 def pins():
     """The script, as a module."""
-    spec = importlib.util.spec_from_file_location("pins", Path(__file__).parent.parent / ".ci/pins.py")
+    spec = importlib.util.spec_from_file_location("pins", ROOT / ".ci/pins.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     return script
@@ -45,3 +49,13 @@ def test_every_platform_is_solved_for_the_oldest_and_the_newest_python_with_the_
     printed = capsys.readouterr()
     assert printed.out == "pins: 11 of 12 installs resolve from PyPI alone\n"
     assert printed.err == "macOS 14 arm64, Python 3.14, with the pins:\nno wheels\n"
+
+
+def test_the_lowest_versions_are_those_of_all_extras_but_for_triton(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / ".ci")
+    lines = importlib.import_module("lowest").requirements()
+    names = {re.match(r"[\w.-]+", line)[0] for line in lines}
+    assert {"numpy", "typer", "torch", "transformers", "lightning", "dask", "pytest"} <= names
+    assert "triton" not in names
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["dependencies"]) <= set(lines)
