@@ -9,10 +9,10 @@ from darkvocab.numerics import GRIDS
 
 
 def completed(*words):
-    """What bash is offered for the last of these words."""
+    """Return what bash is offered for the last of these words."""
     typed = {"COMP_WORDS": " ".join(["darkvocab", *words]), "COMP_CWORD": str(len(words))}
-    made = CliRunner().invoke(app, prog_name="darkvocab", env={"_DARKVOCAB_COMPLETE": "complete_bash", **typed})
-    return made.stdout.split()
+    result = CliRunner().invoke(app, prog_name="darkvocab", env={"_DARKVOCAB_COMPLETE": "complete_bash", **typed})
+    return result.stdout.split()
 
 
 @pytest.mark.slow  # bash is asked for its version
@@ -25,9 +25,9 @@ def completed(*words):
     ],
 )
 def test_the_script_of_a_shell_is_printed(shell, line):
-    made = CliRunner().invoke(app, prog_name="darkvocab", env={"_DARKVOCAB_COMPLETE": f"source_{shell}"})
-    assert made.exit_code == 0
-    assert line in made.stdout
+    result = CliRunner().invoke(app, prog_name="darkvocab", env={"_DARKVOCAB_COMPLETE": f"source_{shell}"})
+    assert result.exit_code == 0
+    assert line in result.stdout
 
 
 def test_commands_options_and_values_are_completed():

@@ -1,17 +1,20 @@
-"""What `doctor` says of an installation, whole or not, and what --version does."""
+"""Answers of `doctor` about an installation, whole or not; and --version."""
 
 import json
 import platform
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from jsonschema import Draft202012Validator
 
 import darkvocab
 from darkvocab.cli import doctor, shell
 from darkvocab.errors import InvalidInput
 from darkvocab.numerics._backends import grouping
 
+SCHEMA = Path(__file__).parents[2] / "docs/schemas/doctor.json"
 REQUIRES = [
     "numpy>=2.0",
     "oldlib>=3.0",
@@ -50,6 +53,7 @@ def test_packages_extras_and_caches_are_listed(cli, installation, tmp_path):
     result = cli("doctor", "--json")
     said = json.loads(result.out)
     assert result.code == 0
+    Draft202012Validator(json.loads(SCHEMA.read_text())).validate(said)
     assert (said["darkvocab"], said["python"]) == (darkvocab.__version__, platform.python_version())
     assert (said["device"], said["broken"]) == ("cpu", None)
     assert said["packages"] == [

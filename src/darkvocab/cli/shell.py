@@ -1,4 +1,4 @@
-"""What every command shares: the application, errors as sentences and exit codes, and progress on stderr."""
+"""Parts that every command shares: the application, errors as sentences and exit codes, and progress on stderr."""
 
 import atexit
 import gc
