@@ -50,7 +50,6 @@ TERMINAL: dict[str, Any] = {"quiet": False, "color": None}  # as asked for befor
 
 
 def say(text: str) -> None:
-    """Print a note to stderr, unless --quiet was given."""
     if not TERMINAL["quiet"]:
         print(text, file=sys.stderr, flush=True)
 
