@@ -152,7 +152,7 @@ def test_a_training_has_a_page(tmp_path):
 def test_a_training_that_diverged_at_once_has_a_page_without_a_figure(tmp_path):
     written = report(trained(tmp_path / "run", losses=(), status="diverged"))
     assert [path.name for path in written] == ["report.html"]
-    assert "It diverged" in written[0].read_text()
+    assert "The training diverged" in written[0].read_text()
 
 
 def test_a_training_that_goes_on_has_none(tmp_path):
