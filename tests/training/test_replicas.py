@@ -165,16 +165,17 @@ def test_interrupted_and_killed_it_goes_on_by_processes_to_the_same_bytes(tmp_pa
     assert cli(*command, "--engine", "serial", "--out", tmp_path / "whole").code == 0
     resume = []
     for number in (signal.SIGINT, signal.SIGKILL):
-        line = [sys.executable, "-c", "from darkvocab.cli import main; main()", *command, "--out", tmp_path / "cut"]
+        line = ["nice", "-n", "5", sys.executable, "-c", "from darkvocab.cli import main; main()"]  # we look first
+        line += [*command, "--out", tmp_path / "cut"]
         child = subprocess.Popen([*line, *resume], stderr=subprocess.PIPE, start_new_session=True)
         folder = tmp_path / "cut" / ("seed-7" if number == signal.SIGINT else "seed-9")  # the last to begin
         before = recorded(folder / "metrics.safetensors")
         while child.poll() is None and recorded(folder / "metrics.safetensors") < before + 20:
             time.sleep(0.002)
-        assert child.poll() is None
-        os.kill(child.pid, number)
-        assert child.wait(60) == (130 if number == signal.SIGINT else -signal.SIGKILL)
-        child.stderr.close()
+        with child.stderr:
+            assert child.poll() is None
+            os.kill(child.pid, number)
+            assert child.wait(60) == (130 if number == signal.SIGINT else -signal.SIGKILL)
         resume = ["--resume"]
         wait_until_free(tmp_path / "cut")
     status = read_manifest(tmp_path / "cut")["status"]
