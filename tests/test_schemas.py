@@ -229,6 +229,7 @@ def test_what_may_be_null_in_the_code_may_be_null_in_the_schema(name, way, kind)
 SECTIONS = {  # of docs/files.md, and the schemas whose keys they explain
     "`scan --json`": ["scan", "scan-dry-run"],
     "`vocabulary --json`": ["vocabulary"],
+    "`doctor --json`": ["doctor"],
     "Records of `verify`": ["verify"],
     "Counts of a corpus": ["corpus"],
     "`check --json`": ["check"],
@@ -392,6 +393,7 @@ def test_answers_of_a_server_and_counts_of_a_corpus_beside_the_weights(says, mod
     says("summary", answers)
 
 
+@pytest.mark.slow
 def test_verdicts_of_a_server(says, model):
     with endpoints.Endpoint("llama.cpp").running() as served:
         says("verify", model, "--endpoint", served.url, "--controls", 5, "--missed", 40)

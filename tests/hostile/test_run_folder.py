@@ -162,6 +162,7 @@ def test_folder_with_a_run_from_another_base_of_that_name_is_refused(tmp_path, c
     refuses(*run(0.5), "--resume", code=2, says=["holds another run", "inputs was"])
 
 
+@pytest.mark.slow
 def test_folder_with_this_run_is_refused_without_resume_and_left_alone(complete, refuses, contents):
     for status in ("complete", "interrupted", "running"):
         rewrite(complete, status=status)

@@ -73,6 +73,7 @@ def test_a_training_that_diverges_is_a_finding(tmp_path, cli, refuses):
     refuses("train", *SMALL, *diverging, "--out", tmp_path / "run", "--resume", code=1, says=["choose other settings"])
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_run_is_refused(tmp_path, cli, refuses):
     assert cli("train", *SMALL, "--out", tmp_path / "run").code == 0
     refuses("train", *SMALL, "--out", tmp_path / "run", code=2, says=["--resume goes on with it"])

@@ -27,6 +27,7 @@ def test_12_1a_agrees_to_the_last_printed_digit():
     assert inside.index(("largest", "120")) < inside.index(("population P", "123"))
 
 
+@pytest.mark.slow
 def test_the_initial_state_of_11_2c_agrees_to_the_last_printed_digit():
     pytest.importorskip("transformers")
     rows = reproduce("11.2c-init")

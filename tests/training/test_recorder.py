@@ -406,6 +406,7 @@ def test_what_cannot_be_recorded_is_refused_in_a_sentence(tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_report_of_a_recording_is_that_of_its_evolution(tmp_path, cli):
     model = tiny()
     with Recorder(tmp_path / "run") as recorder:

@@ -70,6 +70,7 @@ def truth(frame, token):
     return places
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", endpoints.KINDS)
 def test_every_kind_of_server_gives_the_probabilities_or_bounds_of_them(folder, kind):
     with endpoints.Endpoint(kind).running() as served:
@@ -150,6 +151,7 @@ def test_undecided_tokens_and_those_not_asked_are_counted_in_every_form(folder, 
     assert next(one for one in check(scanned).to_json()["rules"] if one["id"] == "DV016")["measured"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama.cpp", "llama.cpp /v1"])
 def test_places_that_llama_cpp_leaves_out_are_asked_for_one_by_one(folder, kind):
     eos = (0,)  # what comes instead of a token that the model cannot say
@@ -185,6 +187,7 @@ def test_a_listed_text_that_is_no_token_s_may_be_the_token_that_is_asked_for(fol
     assert tokens["verified"].to_list() == [None, False]
 
 
+@pytest.mark.slow
 def test_neither_torch_nor_transformers_is_needed_but_for_a_template_that_the_server_has_not(folder, monkeypatch):
     for name in ("torch", "transformers"):
         monkeypatch.setitem(__import__("sys").modules, name, None)
@@ -329,6 +332,7 @@ def test_a_server_that_is_not_there_is_unreachable(folder, cli):
     assert "no connection" in result.err
 
 
+@pytest.mark.slow
 def test_what_a_server_asks_for_or_lacks_is_said(folder):
     with endpoints.Endpoint(names=("one", "two")).running() as served:
         with pytest.raises(InvalidInput, match=r"has several models \(one, two\): name one by --model"):
@@ -387,6 +391,7 @@ def test_a_server_that_goes_on_to_fail_or_asks_for_a_long_wait_is_given_up(folde
         settings.run()
 
 
+@pytest.mark.slow
 def test_connections_are_kept_and_requests_of_a_frame_stand_side_by_side(folder, endpoint):
     verify(folder, endpoint=endpoint.url, **FEW)
     assert endpoint.n_connections <= 5
