@@ -161,7 +161,9 @@ def read_records_of_good(tmp_path):
 
 
 def test_interrupted_and_killed_it_goes_on_by_processes_to_the_same_bytes(tmp_path, cli):
-    command = [*COMMAND, "--steps", "400"]  # so many that a busy machine does not make them between two looks
+    command = [*COMMAND, "--steps", "1000"]  # so many that a busy machine does not make them between two looks
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it, and so would its children
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     assert cli(*command, "--engine", "serial", "--out", tmp_path / "whole").code == 0
     resume = []
     for number in (signal.SIGINT, signal.SIGKILL):
