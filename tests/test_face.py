@@ -27,3 +27,10 @@ def test_every_name_that_a_package_offers_is_there(package):
 def test_importing_the_package_loads_nothing_of_it():
     code = "import sys, darkvocab; print([n for n in sys.modules if n.startswith('darkvocab.') or n == 'numpy'])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_the_command_line_loads_no_library_that_only_some_commands_need():
+    needless = {"huggingface_hub", "importlib.metadata", "llvmlite", "numpy", "packaging", "polars", "rich"}
+    code = f"import sys, darkvocab.cli; print(sorted({needless} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -2,7 +2,6 @@
 
 import json
 import platform
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,16 +30,14 @@ def installation(monkeypatch, tmp_path):
     """An installation of these packages, without a device; versions may be changed."""
     versions = dict(INSTALLED)
 
-    def version(name):
-        if name not in versions:
-            raise PackageNotFoundError(name)
-        return versions[name]
+    def distributions(name):
+        return iter([SimpleNamespace(version=versions[name])] if name in versions else [])
 
     def torch_device(name):
         raise InvalidInput("no such device")
 
-    known = {"requires": lambda name: REQUIRES, "version": version}
-    monkeypatch.setattr(doctor, "metadata", SimpleNamespace(**known, PackageNotFoundError=PackageNotFoundError))
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: REQUIRES)
+    monkeypatch.setattr("importlib.metadata.distributions", distributions)
     monkeypatch.setattr("darkvocab.gpu.device.torch_device", torch_device)
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))

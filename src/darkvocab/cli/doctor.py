@@ -1,13 +1,12 @@
 """Command on the installation: doctor."""
 
 import platform
+from collections.abc import Iterator
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import typer
-from packaging.requirements import Requirement
 
 import darkvocab
 
@@ -31,25 +30,26 @@ def doctor(as_json: bool) -> None:
         report["caches"] = _caches()
     except (ImportError, OSError) as error:
         report["broken"] = str(error)
-    report["packages"] = _packages("")
-    report["extras"] = {name: {"for": what, "packages": _packages(name)} for name, what in TEXTS["extras"].items()}
+    packages = {name: list(_packages(name)) for name in ("", *TEXTS["extras"])}
+    report["packages"] = packages.pop("")
+    report["extras"] = {name: {"for": TEXTS["extras"][name], "packages": of} for name, of in packages.items()}
     put(as_json, printer("doctor"), report)
     if report["broken"] or not all(package["fits"] for package in report["packages"]):
         raise typer.Exit(shell.FINDINGS)
 
 
-def _packages(extra: str) -> list[dict[str, Any]]:
-    """Return what an extra ("": the base install) asks for here: the version there is, or None, and whether it fits."""
-    packages = []
+def _packages(extra: str) -> Iterator[dict[str, Any]]:
+    """Yield the packages that an extra ("": the base install) asks for here: version or None, and whether it fits."""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
     for needed in map(Requirement, metadata.requires("darkvocab") or []):
         of_base, of_extra = (needed.marker is None or needed.marker.evaluate({"extra": name}) for name in ("", extra))
         if of_extra and not (extra and of_base):
-            version = None
-            with suppress(metadata.PackageNotFoundError):
-                version = metadata.version(needed.name)
+            version = next((one.version for one in metadata.distributions(name=needed.name)), None)
             fits = version is not None and needed.specifier.contains(version, prereleases=True)
-            packages.append({"name": needed.name, "needs": str(needed.specifier), "version": version, "fits": fits})
-    return packages
+            yield {"name": needed.name, "needs": str(needed.specifier), "version": version, "fits": fits}
 
 
 def _caches() -> dict[str, dict[str, Any]]:
